@@ -1,0 +1,182 @@
+/** Elementwise operations with broadcasting. The methods of Tensor document them. */
+import { checkNumber, checkOneOf } from '../checks.js'
+import { fail } from '../errors.js'
+import { binding, type TensorId } from '../native/binding.js'
+import { type DType, dtypeIndex } from './dtype.js'
+import { type Broadcast, broadcastShapes, type Shape } from './shape.js'
+import { checkSameDevice, checkSameDType, idOf, Tensor } from './tensor.js'
+
+/** In the order of the addon's `Unary`. */
+const unaryKinds = [
+  'neg',
+  'abs',
+  'square',
+  'sqrt',
+  'rsqrt',
+  'reciprocal',
+  'exp',
+  'log',
+  'tanh',
+  'sigmoid',
+  'silu',
+  'gelu',
+  'geluTanh',
+  'relu',
+  'sign',
+  'floor',
+  'sin',
+  'cos',
+  'isFinite',
+  'logicalNot',
+  'clip',
+] as const
+type UnaryKind = (typeof unaryKinds)[number]
+
+/** In the order of the addon's `Binary`. */
+const binaryKinds = [
+  'add',
+  'sub',
+  'mul',
+  'div',
+  'pow',
+  'maximum',
+  'minimum',
+  'equal',
+  'notEqual',
+  'less',
+  'lessEqual',
+  'greater',
+  'greaterEqual',
+  'logicalAnd',
+  'logicalOr',
+] as const
+type BinaryKind = (typeof binaryKinds)[number]
+
+const unaryIndex = Object.fromEntries(unaryKinds.map((kind, i) => [kind, i])) as Record<
+  UnaryKind,
+  number
+>
+const binaryIndex = Object.fromEntries(binaryKinds.map((kind, i) => [kind, i])) as Record<
+  BinaryKind,
+  number
+>
+
+const floats: readonly DType[] = ['float32', 'bfloat16']
+const numbers: readonly DType[] = ['float32', 'bfloat16', 'int32']
+const comparable: readonly DType[] = ['float32', 'bfloat16', 'int32', 'uint8']
+
+const unaryDTypes: Partial<Record<UnaryKind, readonly DType[]>> = {
+  neg: numbers,
+  abs: numbers,
+  square: numbers,
+  sign: numbers,
+  clip: numbers,
+  logicalNot: comparable,
+}
+const binaryDTypes: Partial<Record<BinaryKind, readonly DType[]>> = {
+  pow: floats,
+  equal: comparable,
+  notEqual: comparable,
+  less: comparable,
+  lessEqual: comparable,
+  greater: comparable,
+  greaterEqual: comparable,
+  logicalAnd: ['uint8'],
+  logicalOr: ['uint8'],
+}
+/** Operations that answer yes (1) or no (0). */
+const answers: ReadonlySet<string> = new Set([
+  'isFinite',
+  'logicalNot',
+  'equal',
+  'notEqual',
+  'less',
+  'lessEqual',
+  'greater',
+  'greaterEqual',
+  'logicalAnd',
+  'logicalOr',
+])
+
+function checkSupported(kind: string, dtype: DType, supported: readonly DType[]): void {
+  if (!supported.includes(dtype))
+    fail('ERR_DTYPE', `${kind}: expected a tensor of ${supported.join(' or ')}, got ${dtype}`)
+}
+
+export function unary<S extends Shape, R extends DType>(
+  kind: UnaryKind,
+  x: Tensor<DType, S>,
+  low = 0,
+  high = 0,
+): Tensor<R, S> {
+  const id = idOf('tensor', x)
+  checkSupported(kind, x.dtype, unaryDTypes[kind] ?? floats)
+  const dtype = (answers.has(kind) ? 'uint8' : x.dtype) as R
+  return new Tensor(binding.unary(unaryIndex[kind], id, low, high), x.shape, dtype, x.device)
+}
+
+export function gelu<D extends DType, S extends Shape>(
+  x: Tensor<D, S>,
+  approximate: 'none' | 'tanh',
+): Tensor<D, S> {
+  checkOneOf('approximate', approximate, ['none', 'tanh'])
+  return unary(approximate === 'tanh' ? 'geluTanh' : 'gelu', x)
+}
+
+export function clip<D extends DType, S extends Shape>(
+  x: Tensor<D, S>,
+  low: number,
+  high: number,
+): Tensor<D, S> {
+  checkNumber('low', low)
+  checkNumber('high', high)
+  if (!(low <= high)) fail('ERR_RANGE', `low, high: expected low <= high, got ${low} and ${high}`)
+  return unary('clip', x, low, high)
+}
+
+/** A scalar on the device and of the dtype of `model`. */
+export function fillScalar(value: number, model: Tensor): TensorId {
+  return binding.fill(model.device.id, dtypeIndex(model.dtype), [], value)
+}
+
+export function binary<R extends DType, S extends Shape, T extends Shape>(
+  kind: BinaryKind,
+  a: Tensor<DType, S>,
+  b: Tensor<DType, T> | number,
+): Tensor<R, Broadcast<S, T>> {
+  const idA = idOf('tensor', a)
+  checkSupported(kind, a.dtype, binaryDTypes[kind] ?? numbers)
+  const dtype = (answers.has(kind) ? 'uint8' : a.dtype) as R
+  if (typeof b === 'number') {
+    if (a.dtype === 'int32' && !Number.isInteger(b))
+      fail('ERR_DTYPE', `b: expected an integer beside an int32 tensor, got ${b}`)
+    const scalar = fillScalar(b, a)
+    const id = binding.binary(binaryIndex[kind], idA, scalar)
+    binding.dispose(scalar)
+    return new Tensor(id, a.shape as Broadcast<S, T>, dtype, a.device)
+  }
+  const idB = idOf('b', b)
+  checkSameDevice('b', b, a)
+  checkSameDType('b', b, a)
+  const shape = broadcastShapes(a.shape, b.shape) as Broadcast<S, T>
+  return new Tensor(binding.binary(binaryIndex[kind], idA, idB), shape, dtype, a.device)
+}
+
+/**
+ * Elements of `a` where `condition` is not 0, of `b` elsewhere. The three broadcast together.
+ * @param condition uint8, as comparisons give it
+ */
+export function where<D extends DType>(
+  condition: Tensor<'uint8'>,
+  a: Tensor<D>,
+  b: Tensor<D>,
+): Tensor<D, Shape> {
+  const ids = [idOf('condition', condition), idOf('a', a), idOf('b', b)] as const
+  if (condition.dtype !== 'uint8')
+    fail('ERR_DTYPE', `condition: expected uint8, got ${condition.dtype as string}`)
+  checkSameDevice('condition', condition, a)
+  checkSameDevice('b', b, a)
+  checkSameDType('b', b, a)
+  const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape))
+  return new Tensor(binding.where(...ids), shape, a.dtype, a.device)
+}

@@ -1,0 +1,79 @@
+import { checkBoolean, checkOneOf, checkOptions } from '../checks.js'
+import { fail } from '../errors.js'
+import { binding } from '../native/binding.js'
+import type { DType } from './dtype.js'
+import { type Shape, sameShape, showShape } from './shape.js'
+import {
+  checkFloat,
+  checkSameDevice,
+  checkSameDType,
+  checkTensorShape,
+  idOf,
+  Tensor,
+} from './tensor.js'
+
+/** In the order of the addon's `Activation`. */
+export const activations = ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh', 'sigmoid'] as const
+export type Activation = (typeof activations)[number]
+
+export interface MatmulOptions<D extends DType = DType> {
+  /** Read the first operand transposed. Default false. */
+  transA?: boolean
+  /** Read the second operand transposed. Default false. */
+  transB?: boolean
+  /** Added to every row of the product: shape [n]. */
+  bias?: Tensor<D>
+  /** Applied last. Default none. */
+  activation?: Activation
+}
+
+export function matmul<D extends DType, R extends Shape>(
+  a: Tensor<D>,
+  b: Tensor<D>,
+  options: MatmulOptions<D> = {},
+): Tensor<D, R> {
+  const idA = idOf('tensor', a)
+  const idB = idOf('b', b)
+  checkFloat('matmul', a as Tensor)
+  checkSameDevice('b', b, a)
+  checkSameDType('b', b, a)
+  checkOptions('options', options, ['transA', 'transB', 'bias', 'activation'])
+  const { transA = false, transB = false, bias, activation = 'none' } = options
+  checkBoolean('options.transA', transA)
+  checkBoolean('options.transB', transB)
+  checkOneOf('options.activation', activation, activations)
+  if (a.rank < 2 || b.rank < 2)
+    fail(
+      'ERR_SHAPE',
+      `matmul: expected at least two axes in each operand, got ${showShape(a.shape)} and ${showShape(b.shape)}`,
+    )
+  const [m, k] = lastTwo(a, transA)
+  const [kb, n] = lastTwo(b, transB)
+  if (k !== kb)
+    fail(
+      'ERR_SHAPE',
+      `b: expected ${k} rows to match ${showShape(a.shape)}, got ${showShape(b.shape)}${transB ? ' transposed' : ''}`,
+    )
+  const batchA = a.shape.slice(0, -2)
+  const batchB = b.shape.slice(0, -2)
+  if (batchA.length > 0 && batchB.length > 0 && !sameShape(batchA, batchB))
+    fail(
+      'ERR_SHAPE',
+      `b: expected batch axes ${showShape(batchA)} or none, got ${showShape(batchB)}`,
+    )
+  let idBias = null
+  if (bias !== undefined) {
+    idBias = idOf('options.bias', bias)
+    checkSameDevice('options.bias', bias, a)
+    checkSameDType('options.bias', bias, a)
+    checkTensorShape('options.bias', bias, [n])
+  }
+  const shape = [...(batchA.length > 0 ? batchA : batchB), m, n]
+  const id = binding.matmul(idA, idB, idBias, transA, transB, activations.indexOf(activation))
+  return new Tensor(id, shape as Shape as R, a.dtype, a.device)
+}
+
+function lastTwo(x: Tensor, transposed: boolean): [rows: number, columns: number] {
+  const [rows, columns] = x.shape.slice(-2) as [number, number]
+  return transposed ? [columns, rows] : [rows, columns]
+}

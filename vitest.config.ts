@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // The addon is one per process; separate processes keep one test file's queue out of another's counters.
+    pool: 'forks',
+    maxWorkers: 1,
+    testTimeout: 120_000,
+  },
+})
