@@ -1,3 +1,28 @@
+export {
+  type DenoisingLossOptions,
+  type DenoisingWeighting,
+  denoisingLoss,
+} from './didr/denoising-loss.js'
+export {
+  type Damping,
+  type DiffusedRewardScoreOptions,
+  diffusedRewardScore,
+  type RewardWeights,
+  type RewardWeightsOptions,
+  rewardWeights,
+  type WeightedRewardGradientOptions,
+  weightedRewardGradient,
+} from './didr/diffused-reward-score.js'
+export { type IntegralKLOptions, integralKL, type Weighting } from './didr/integral-kl.js'
+export {
+  KlAccumulator,
+  type KlAccumulatorOptions,
+  type KlEstimate,
+} from './didr/kl-accumulator.js'
+export { type PerturbOptions, perturb } from './didr/perturb.js'
+export type { Prediction } from './didr/prediction.js'
+export type { Schedule } from './didr/schedules.js'
+export * as schedules from './didr/schedules.js'
 export { DidrError, type ErrorCode } from './errors.js'
 export {
   type ArangeOptions,

@@ -73,6 +73,57 @@ export interface Binding {
     transB: boolean,
     activation: number,
   ): TensorId
+
+  perturb(
+    x0: TensorId,
+    levels: TensorId,
+    seed: number,
+    offset: number,
+    returnNoise: boolean,
+  ): [xt: TensorId, noise: TensorId | null]
+  denoisingLoss(
+    x0: TensorId,
+    output: TensorId,
+    levels: TensorId,
+    weights: TensorId | null,
+    prediction: number,
+    seed: number,
+    offset: number,
+  ): [perSample: TensorId, gradient: TensorId]
+  integralKL(
+    xt: TensorId,
+    x0: TensorId | null,
+    assistant: TensorId,
+    teacher: TensorId,
+    teacherUncond: TensorId | null,
+    drs: TensorId | null,
+    levels: TensorId,
+    weights: TensorId | null,
+    bins: TensorId | null,
+    accumulator: TensorId | null,
+    guidance: number,
+    gradientScale: number,
+    assistantPrediction: number,
+    teacherPrediction: number,
+    weighting: number,
+  ): [gradient: TensorId, target: TensorId, reference: TensorId]
+  softmaxWeights(
+    rewards: TensorId,
+    inverseBeta: number,
+  ): [weights: TensorId, effectiveSampleSize: TensorId]
+  diffusedRewardScore(
+    particles: TensorId,
+    rewards: TensorId,
+    levels: TensorId,
+    inverseBeta: number,
+  ): [score: TensorId, weights: TensorId, effectiveSampleSize: TensorId]
+  weightedRewardGradient(
+    gradients: TensorId,
+    rewards: TensorId,
+    factor: TensorId,
+    inverseBeta: number,
+    maxNorm: number,
+  ): [score: TensorId, weights: TensorId, effectiveSampleSize: TensorId, norm: TensorId]
 }
 
 const { addon, report } = loadAddon()

@@ -22,6 +22,8 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exportDevices(exports);
   exportTensors(exports);
   exportTensorOps(exports);
+  exportRandomOps(exports);
+  exportDidrOps(exports);
   return exports;
 }
 

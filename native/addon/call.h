@@ -101,5 +101,7 @@ void exportFunction(Napi::Object exports, const char* name) {
 void exportDevices(Napi::Object exports);
 void exportTensors(Napi::Object exports);
 void exportTensorOps(Napi::Object exports);
+void exportRandomOps(Napi::Object exports);
+void exportDidrOps(Napi::Object exports);
 
 }  // namespace didr::addon

@@ -92,7 +92,7 @@ bool CpuStream::awaitWork(uint64_t done) {
 }
 
 void CpuStream::workerLoop() {
-  CpuContext context{pool_, {}};
+  CpuContext context{pool_, nullptr, {}};
   for (uint64_t done = 0;;) {
     if (!awaitWork(done)) return;
     const size_t slot = done % kTasksPerChunk;
@@ -104,11 +104,11 @@ void CpuStream::workerLoop() {
     }
     Task& task = head_->tasks[slot];
     if (!task.session->abandoned()) {
+      context.op = task.name;
       task.kernel(task.arguments, context);
       if (!context.failure.ok()) {
-        task.session->report(
-            {context.failure.code(), std::string(task.name) + ": " + context.failure.message()});
-        context.failure = {};
+        const Status failure = std::exchange(context.failure, Status());
+        task.session->report({failure.code(), std::string(context.op) + ": " + failure.message()});
       }
     }
     completed_.store(++done, std::memory_order_release);

@@ -38,6 +38,14 @@ struct CudaContext {
     cudaGetLastError();  // told here, so not to whoever asks next
   }
 
+  // Blocks of a grid-stride loop over `count` elements, `perBlock` at a time: enough to fill the device, and no more.
+  unsigned gridStrideBlocks(int64_t count, int64_t perBlock) const {
+    constexpr int kBlocksPerMultiprocessor = 8;
+    const int64_t needed = (count + perBlock - 1) / perBlock;
+    const int64_t filling = int64_t{multiprocessors} * kBlocksPerMultiprocessor;
+    return static_cast<unsigned>(needed < filling ? needed : filling);
+  }
+
   template <class... Parameters, class... Arguments>
   void launch(const char* name, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
               Arguments&&... arguments) {

@@ -235,6 +235,17 @@ DIDR_SIMD U32 selectBits(U32 mask, U32 a, U32 b) {
 #endif
 }
 
+// a where x has a bit of `bits` set, else b.
+DIDR_SIMD F32 selectIfBits(U32 x, uint32_t bits, F32 a, F32 b) {
+#if defined(DIDR_SIMD_AVX512)
+  return _mm512_mask_blend_ps(_mm512_test_epi32_mask(reinterpret_cast<__m512i>(x),
+                                                     reinterpret_cast<__m512i>(broadcast(bits))),
+                              b, a);
+#else
+  return (x & bits) != 0u ? a : b;
+#endif
+}
+
 // The low halves of each 64-bit lane, multiplied to 64 bits; the high halves are ignored.
 DIDR_SIMD U64 mulLow(U64 a, U64 b) {
 #if defined(DIDR_SIMD_AVX512)
@@ -264,6 +275,20 @@ DIDR_SIMD U32 interleaveLow(U64 even, U64 odd) {
                          _mm256_slli_epi64(reinterpret_cast<__m256i>(odd), 32), 0xaa));
 #else
   return asBits((even & 0xffffffffu) | (odd << 32));
+#endif
+}
+
+// Even 32-bit lanes from the odd lanes of `even`, odd ones from `odd`.
+DIDR_SIMD U32 interleaveHigh(U64 even, U64 odd) {
+#if defined(DIDR_SIMD_AVX512)
+  return reinterpret_cast<U32>(_mm512_mask_shuffle_epi32(
+      reinterpret_cast<__m512i>(odd), 0x5555, reinterpret_cast<__m512i>(even), _MM_PERM_DDBB));
+#elif defined(DIDR_SIMD_AVX2)
+  return reinterpret_cast<U32>(
+      _mm256_blend_epi32(_mm256_srli_epi64(reinterpret_cast<__m256i>(even), 32),
+                         reinterpret_cast<__m256i>(odd), 0xaa));
+#else
+  return asBits((even >> 32) | (odd & 0xffffffff00000000u));
 #endif
 }
 
@@ -457,6 +482,22 @@ DIDR_SIMD void streamFence() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
+}
+
+// Outputs of at least this many bytes leave the last-level cache before anything reads them.
+constexpr int64_t kStreamingBytes = int64_t{16} << 20;
+
+// Whether an output of `bytes` at `p`, written by whole aligned vectors, is better stored past the caches.
+DIDR_SIMD bool streamingPays(const void* p, int64_t bytes) {
+  return bytes >= kStreamingBytes && reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
+}
+
+template <bool kStreaming, class T>
+DIDR_SIMD void storeOutput(T* p, F32 v) {
+  if constexpr (kStreaming)
+    storeStreaming(p, v);
+  else
+    store(p, v);
 }
 
 // --- The first n lanes, 0 <= n <= kLanes

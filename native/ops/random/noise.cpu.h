@@ -31,8 +31,8 @@ struct VectorArithmetic {
   static DIDR_MEMBER_HOST_DEVICE Float asFloat(Word x) { return simd::asFloat(x); }
   static DIDR_MEMBER_HOST_DEVICE Word asWord(Float x) { return simd::asBits(x); }
   static DIDR_MEMBER_HOST_DEVICE Float fromSigned(Word x) { return simd::toFloat(simd::asInt(x)); }
-  static DIDR_MEMBER_HOST_DEVICE Float selectIfSign(Word x, Float a, Float b) {
-    return simd::select(simd::asInt(x) < 0, a, b);
+  static DIDR_MEMBER_HOST_DEVICE Float selectIfBit30(Word x, Float a, Float b) {
+    return simd::selectIfBits(x, 0x40000000u, a, b);
   }
   static DIDR_MEMBER_HOST_DEVICE Word selectBits(Word mask, Word a, Word b) {
     return simd::selectBits(mask, a, b);
@@ -44,18 +44,131 @@ struct VectorArithmetic {
   static DIDR_MEMBER_HOST_DEVICE Float sqrt(Float x) { return simd::sqrt(x); }
 };
 
-// What the groups of one run share. `firstElement` is any element of the run.
+// What the groups of one run share.
 struct NoiseRun {
   uint32_t key0[kPhiloxRounds];
   uint32_t key1[kPhiloxRounds];
-  uint32_t product0;    // round 1: what is xored into words 1 and 2
-  uint32_t word2Round0;
-  uint32_t word0Round1;
-  uint32_t word2Round1;
-  uint32_t word2Round2;
-  uint64_t lanesA[simd::kLanes / 2];
-  uint64_t lanesB[simd::kLanes / 2];
+  // Products and sums of the words that do not depend on the counter's low half, by the round that uses them.
+  uint32_t round0Word2;
+  uint32_t round1Word0;
+  uint32_t round1Word2;
+  uint32_t round2Word2;
 };
+
+DIDR_SIMD NoiseRun noiseRunAt(uint64_t seed, uint64_t offset, int64_t firstElement) {
+  NoiseRun run;
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    run.key0[round] = static_cast<uint32_t>(seed) + static_cast<uint32_t>(round) * kPhiloxKeyStep0;
+    run.key1[round] =
+        static_cast<uint32_t>(seed >> 32) + static_cast<uint32_t>(round) * kPhiloxKeyStep1;
+  }
+  const uint32_t counterHigh = static_cast<uint32_t>(static_cast<uint64_t>(firstElement) >> 34);
+  // Round 0: word 2 is the same for all blocks, so words 0 and 1 after it are too.
+  const uint64_t product1 =
+      static_cast<uint64_t>(kPhiloxMultiplier1) * static_cast<uint32_t>(offset);
+  const uint32_t word0 = static_cast<uint32_t>(product1 >> 32) ^ counterHigh ^ run.key0[0];
+  const uint32_t word1 = static_cast<uint32_t>(product1);
+  run.round0Word2 = static_cast<uint32_t>(offset >> 32) ^ run.key1[0];
+  // Round 1: word 0 is the same for all blocks, so words 2 and 3 after it are partly known.
+  const uint64_t product0 = static_cast<uint64_t>(kPhiloxMultiplier0) * word0;
+  run.round1Word0 = word1 ^ run.key0[1];
+  run.round1Word2 = static_cast<uint32_t>(product0 >> 32) ^ run.key1[1];
+  run.round2Word2 = static_cast<uint32_t>(product0) ^ run.key1[2];
+  return run;
+}
+
+DIDR_SIMD simd::U64 wide(uint32_t x) { return simd::broadcast(static_cast<uint64_t>(x)); }
+
+// The words of kGroups * kLanes blocks from `firstBlock` on, a multiple of kLanes; words[g][w] has word w of group g's
+// blocks in the order that the transpose wants.
+// The chains of dependent steps advance side by side, in source order: a chain alone leaves the multipliers idle, and
+// what an out-of-order core sees ahead is shorter than one chain.
+template <int kGroups>
+DIDR_SIMD void noiseWords(const NoiseRun& run, int64_t firstBlock, simd::U32 (&words)[kGroups][4]) {
+  using namespace simd;
+  constexpr int kQuarters = kLanes / 4;
+  constexpr int kChains = 2 * kGroups;
+  const U64 multiplier0 = wide(kPhiloxMultiplier0);
+  const U64 multiplier1 = wide(kPhiloxMultiplier1);
+  U64 lanes;
+  for (int q = 0; q < kQuarters; ++q) {
+    lanes[2 * q] = static_cast<uint64_t>(q);
+    lanes[2 * q + 1] = static_cast<uint64_t>(2 * kQuarters + q);
+  }
+  const U64 counter = wide(static_cast<uint32_t>(firstBlock)) + lanes;
+  U64 x0[kChains], x1[kChains], x2[kChains], x3[kChains], product0[kChains], product1[kChains];
+  // Round 0.
+  for (int c = 0; c < kChains; ++c) {
+    x3[c] =
+        mulLow(counter + static_cast<uint64_t>(c / 2 * kLanes + c % 2 * kQuarters), multiplier0);
+    x2[c] = (x3[c] >> 32) ^ wide(run.round0Word2);
+  }
+  // Round 1.
+  for (int c = 0; c < kChains; ++c) {
+    x1[c] = mulLow(x2[c], multiplier1);
+    x0[c] = (x1[c] >> 32) ^ wide(run.round1Word0);
+    x2[c] = x3[c] ^ wide(run.round1Word2);
+  }
+  // Round 2; word 3 is known, and is in round2Word2.
+  for (int c = 0; c < kChains; ++c) {
+    product0[c] = mulLow(x0[c], multiplier0);
+    product1[c] = mulLow(x2[c], multiplier1);
+  }
+  for (int c = 0; c < kChains; ++c) {
+    x0[c] = xor3(product1[c] >> 32, x1[c], wide(run.key0[2]));
+    x1[c] = product1[c];
+    x2[c] = (product0[c] >> 32) ^ wide(run.round2Word2);
+    x3[c] = product0[c];
+  }
+  for (int round = 3; round < kPhiloxRounds - 1; ++round) {
+    for (int c = 0; c < kChains; ++c) {
+      product0[c] = mulLow(x0[c], multiplier0);
+      product1[c] = mulLow(x2[c], multiplier1);
+    }
+    for (int c = 0; c < kChains; ++c) {
+      x0[c] = xor3(product1[c] >> 32, x1[c], wide(run.key0[round]));
+      x1[c] = product1[c];
+      x2[c] = xor3(product0[c] >> 32, x3[c], wide(run.key1[round]));
+      x3[c] = product0[c];
+    }
+  }
+  // The last round, whose halves go straight to their lanes: 2g is A, 2g + 1 is B.
+  for (int c = 0; c < kChains; ++c) {
+    product0[c] = mulLow(x0[c], multiplier0);
+    product1[c] = mulLow(x2[c], multiplier1);
+  }
+  const U32 key0 = broadcast(run.key0[kPhiloxRounds - 1]);
+  const U32 key1 = broadcast(run.key1[kPhiloxRounds - 1]);
+  for (int g = 0; g < kGroups; ++g) {
+    const int a = 2 * g;
+    const int b = a + 1;
+    words[g][0] = xor3(interleaveHigh(product1[a], product1[b]), interleaveLow(x1[a], x1[b]), key0);
+    words[g][1] = interleaveLow(product1[a], product1[b]);
+    words[g][2] = xor3(interleaveHigh(product0[a], product0[b]), interleaveLow(x3[a], x3[b]), key1);
+    words[g][3] = interleaveLow(product0[a], product0[b]);
+  }
+}
+
+// Elements 4*firstBlock .. + kNoiseGroup of the standard normal draw, in order; firstBlock is a multiple of kLanes.
+DIDR_SIMD void normalGroup(const NoiseRun& run, int64_t firstBlock, simd::F32 (&normals)[4]) {
+  simd::U32 words[1][4];
+  noiseWords<1>(run, firstBlock, words);
+  const NormalPair<VectorArithmetic> a = normalPairOf<VectorArithmetic>(words[0][0], words[0][1]);
+  const NormalPair<VectorArithmetic> b = normalPairOf<VectorArithmetic>(words[0][2], words[0][3]);
+  normals[0] = a.first;
+  normals[1] = a.second;
+  normals[2] = b.first;
+  normals[3] = b.second;
+  simd::transposeQuads(normals[0], normals[1], normals[2], normals[3]);
+}
+
+// The same elements of the uniform draw on [0, 1).
+DIDR_SIMD void uniformGroup(const NoiseRun& run, int64_t firstBlock, simd::F32 (&uniforms)[4]) {
+  simd::U32 words[1][4];
+  noiseWords<1>(run, firstBlock, words);
+  for (int w = 0; w < 4; ++w) uniforms[w] = simd::toFloat(simd::asInt(words[0][w] >> 8)) * 0x1p-24f;
+  simd::transposeQuads(uniforms[0], uniforms[1], uniforms[2], uniforms[3]);
+}
 
 }  // namespace
 }  // namespace DIDR_LEVEL

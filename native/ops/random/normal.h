@@ -2,17 +2,17 @@
 // operations that IEEE 754 rounds in one way are used (+, -, *, fma, sqrt, integers), in one order, by one template. The
 // CPU's vectors, its scalars and a CUDA thread differ in the `Arithmetic` they put in.
 //
-//   u = (x0 + 1/2) / 2^32, so that all 32 bits count: the radius sqrt(-2 ln u) reaches sqrt(66 ln 2) = 6.76
-//   angle = (q + t) pi/2, q in {0, 1, 2, 3} the top two bits of x1, t in [-1/2, 1/2) its low 30 bits, signed
+//   u = float(x0 >> 1) 2^-31 + 2^-32, a float in (0, 1]: the radius sqrt(-2 ln u) reaches sqrt(64 ln 2) = 6.66. Rounding u
+//   to a float costs nothing in the tail, where u is small, and makes radii below 0.001 (one in two million) coarse.
+//   angle = (q + t) pi/2, t in [-1/2, 1/2) the low 23 bits of x1, q in {0, 1, 2, 3} its top two bits
 //   (n0, n1) = radius * (a, b), where (a, b) is +-(cos, sin)(t pi/2), or swapped, by q: each q maps onto its own quarter of
 //   the circle, so the angle is uniform (a swap is a reflection of the quarter, which needs no sign of its own).
 //
-// The logarithm. x0 is taken apart as hi*2^8 + lo; f is their sum rounded to a float and rest what rounding lost, exactly.
-// With f = 2^e m, m in [1/sqrt 2, sqrt 2): -2 ln u = -2 ln 2 (e - 32) + z P(z), z = (m - 1) + rest/2^e, where P approximates
-// -2 ln(1+z)/z. Near u = 1, where e = 32, f loses most of 1 - u but rest has it, so small radii are as accurate as large
-// ones.
+// The logarithm: u = 2^e m with m in [1/sqrt 2, sqrt 2), z = m - 1, -2 ln u = -2 ln 2 e + z P(z), where P approximates
+// -2 ln(1+z)/z.
 // Polynomials are minimax fits of our own (Lawson iteration, coefficients rounded in turn); largest errors: radius 4.2e-8
-// from P, sine 5.3e-9, cosine 3.3e-8. Against Box-Muller in float64 the normals' largest error is below 1e-6.
+// from P, sine 5.3e-9, cosine 3.3e-8. Against Box-Muller in float64 on the same u and t the normals' largest error is below
+// 1e-6.
 #pragma once
 
 #include <cmath>
@@ -36,8 +36,8 @@ struct ScalarArithmetic {
   static DIDR_MEMBER_HOST_DEVICE float fromSigned(uint32_t x) {
     return static_cast<float>(static_cast<int32_t>(x));
   }
-  static DIDR_MEMBER_HOST_DEVICE float selectIfSign(uint32_t x, float a, float b) {
-    return static_cast<int32_t>(x) < 0 ? a : b;
+  static DIDR_MEMBER_HOST_DEVICE float selectIfBit30(uint32_t x, float a, float b) {
+    return (x & 0x40000000u) != 0 ? a : b;
   }
   // Bit by bit: a where the mask is 1, else b.
   static DIDR_MEMBER_HOST_DEVICE uint32_t selectBits(uint32_t mask, uint32_t a, uint32_t b) {
@@ -66,24 +66,14 @@ struct NormalPair {
   typename A::Float second;
 };
 
-// -2 ln((x + 1/2) / 2^32).
 template <class A>
-DIDR_HOST_DEVICE typename A::Float minusTwoLogOf(typename A::Word x) {
+DIDR_HOST_DEVICE typename A::Float minusTwoLog(typename A::Float u) {
   using Float = typename A::Float;
   using Word = typename A::Word;
-  const Float high = A::fromSigned(x >> 8);
-  // 2^23 + lo, written into the mantissa, less 2^23 - 1/2.
-  const Float low = A::sub(A::asFloat(A::selectBits(A::word(0xffu), x, A::word(0x4b000000u))),
-                           A::constant(8388607.5f));
-  const Float f = A::fma(high, A::constant(256.0f), low);
-  const Float rest = A::add(A::fma(high, A::constant(256.0f), A::sub(A::constant(0.0f), f)), low);
-
-  const Word bits = A::asWord(f);
-  // The exponent field of f / 2^e counted from 1/sqrt(2): e * 2^23, as a signed number.
+  const Word bits = A::asWord(u);
+  // The exponent counted from 1/sqrt(2), times 2^23: a signed number, e * 2^23.
   const Word exponent = (bits - 0x3f3504f3u) & 0xff800000u;
-  const Float m = A::asFloat(bits - exponent);
-  const Float scale = A::asFloat(A::word(0x3f800000u) - exponent);
-  const Float z = A::fma(rest, scale, A::sub(m, A::constant(1.0f)));
+  const Float z = A::sub(A::asFloat(bits - exponent), A::constant(1.0f));
 
   Float p = A::constant(0x1.a7750cp-3f);
   p = A::fma(p, z, A::constant(-0x1.52a6e2p-2f));
@@ -93,19 +83,19 @@ DIDR_HOST_DEVICE typename A::Float minusTwoLogOf(typename A::Word x) {
   p = A::fma(p, z, A::constant(-0x1.556064p-1f));
   p = A::fma(p, z, A::constant(0x1.0000cep+0f));
   p = A::fma(p, z, A::constant(-0x1.fffff2p+0f));
-  // 32 * 2 ln 2 - e * 2 ln 2: exactly zero at e = 32, since the constants are the same float times powers of two.
-  const Float octaves =
-      A::fma(A::fromSigned(exponent), A::constant(-0x1.62e430p-23f), A::constant(0x1.62e430p+5f));
-  return A::fma(z, p, octaves);
+  return A::fma(z, p, A::mul(A::fromSigned(exponent), A::constant(-0x1.62e430p-23f)));
 }
 
 template <class A>
 DIDR_HOST_DEVICE NormalPair<A> normalPairOf(typename A::Word x0, typename A::Word x1) {
   using Float = typename A::Float;
-  const Float radius = A::sqrt(minusTwoLogOf<A>(x0));
+  const Float u = A::fma(A::fromSigned(x0 >> 1), A::constant(0x1p-31f), A::constant(0x1p-32f));
+  const Float radius = A::sqrt(minusTwoLog<A>(u));
   const Float signedRadius = A::asFloat(A::selectBits(A::word(0x80000000u), x1, A::asWord(radius)));
 
-  const Float t = A::mul(A::fromSigned(x1 << 2), A::constant(0x1p-32f));
+  // The bits become the mantissa of a float in [1, 2).
+  const Float t = A::sub(A::asFloat(A::selectBits(A::word(0x007fffffu), x1, A::word(0x3f800000u))),
+                         A::constant(1.5f));
   const Float tt = A::mul(t, t);
   Float sine = A::constant(-0x1.2a8022p-8f);
   sine = A::fma(sine, tt, A::constant(0x1.464988p-4f));
@@ -117,9 +107,8 @@ DIDR_HOST_DEVICE NormalPair<A> normalPairOf(typename A::Word x0, typename A::Wor
   cosine = A::fma(cosine, tt, A::constant(-0x1.3bd3a2p+0f));
   cosine = A::fma(cosine, tt, A::constant(1.0f));
 
-  const typename A::Word quarter = x1 << 1;
-  return {A::mul(signedRadius, A::selectIfSign(quarter, sine, cosine)),
-          A::mul(signedRadius, A::selectIfSign(quarter, cosine, sine))};
+  return {A::mul(signedRadius, A::selectIfBit30(x1, sine, cosine)),
+          A::mul(signedRadius, A::selectIfBit30(x1, cosine, sine))};
 }
 
 // Elements 4*block .. 4*block + 3 of the standard normal draw.

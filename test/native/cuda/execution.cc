@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kGap = 64;  // of poisoned bytes around every shared array
 constexpr int kMaxSharedArrays = 32;
+constexpr size_t kArenaAlignment = 128;
 constexpr size_t kArenaBytes = kMaxSharedBytes + (kMaxSharedArrays + 1) * 2 * kGap;
 constexpr unsigned kMaxWarps = kMaxThreadsPerBlock / kWarpSize;
 
@@ -81,7 +82,7 @@ struct Block {
   size_t arenaUsed = 0;
   size_t sharedBytes = 0;
   void* dynamicShared = nullptr;
-  alignas(128) unsigned char arena[kArenaBytes];
+  alignas(kArenaAlignment) unsigned char arena[kArenaBytes];
 
   // The order from one use of this structure to the next, where block n + 2 takes the memory of block n.
   unsigned uses = 0;
@@ -141,6 +142,7 @@ void makeOthersReady(Block& block, unsigned first, unsigned count, unsigned exce
 }
 
 void giveWay() {
+  releaseOrder(&launch.end);  // in case the launch fails and this thread never gets to its end
   switchRaceContext(launch.raceContext);
   Fiber::suspend();
 }
@@ -189,7 +191,7 @@ void runThread(void* argument) {
 void* takeShared(Block& block, size_t bytes, size_t alignment) {
   block.sharedBytes += bytes;
   const size_t begin = (block.arenaUsed + kGap + alignment - 1) / alignment * alignment;
-  if (block.sharedBytes > kMaxSharedBytes || alignment > alignof(decltype(block.arena)) ||
+  if (block.sharedBytes > kMaxSharedBytes || alignment > kArenaAlignment ||
       begin + bytes + kGap > kArenaBytes)
     return nullptr;
   block.arenaUsed = begin + bytes;

@@ -1,0 +1,131 @@
+import { checkFinite, checkInteger, checkOptions } from '../checks.js'
+import { fail } from '../errors.js'
+import type { TensorId } from '../native/binding.js'
+import { zeros } from '../tensor/create.js'
+import { cpuDevice, type Device } from '../tensor/device.js'
+import { keep } from '../tensor/scope.js'
+import { idOf, type Tensor } from '../tensor/tensor.js'
+import type { Schedule } from './schedules.js'
+
+export interface KlAccumulatorOptions {
+  /** Bins over the log-SNR. Default 64. */
+  bins?: number
+  /** The range of log-SNRs that is divided into bins; samples outside are not counted. Default [-10, 10]. */
+  logSnrRange?: readonly [low: number, high: number]
+  /** Where the samples are. Default: the CPU. */
+  device?: Device
+}
+
+/** What the accumulated samples say, in nats. */
+export interface KlEstimate {
+  /** ½ ∫ E‖σ(s_ψ - s̃_ref - s_r)‖² d(-λ) over `logSnrRange`: to the reward-tilted target p*. */
+  klToTarget: number
+  /** ½ ∫ E‖σ(s_ψ - s̃_ref)‖² d(-λ) over `logSnrRange`: to the reference p_ref. */
+  klToReference: number
+  /** The range of log-SNRs that the samples covered, and so the integral; undefined before two bins have samples. */
+  logSnrRange: readonly [low: number, high: number] | undefined
+  /** The bins that have samples, by rising log-SNR: their centres, mean squared norms and sample counts. */
+  bins: { logSnr: number; target: number; reference: number; count: number }[]
+}
+
+/**
+ * Running sums of the score differences per bin of log-SNR λ, from which the Kullback-Leibler divergence of the
+ * generator from target and reference follows: KL(p_0‖q_0) = KL(p_T‖q_T) + ½ ∫ E‖σ (s_p - s_q)‖² d(-λ).
+ *
+ * What it says is as good as the assistant, whose score stands in for the generator's, and covers the noise levels
+ * visited: KL at the noisiest of them and below the cleanest is not in it. Sums are float64 in sample order: any split
+ * of the samples into batches gives the same bits.
+ */
+export class KlAccumulator {
+  readonly device: Device
+  readonly bins: number
+  readonly logSnrRange: readonly [low: number, high: number]
+  readonly #sums: Tensor<'uint8', [number]>
+
+  constructor(options: KlAccumulatorOptions = {}) {
+    checkOptions('options', options, ['bins', 'logSnrRange', 'device'])
+    const { bins = 64, logSnrRange = [-10, 10], device = cpuDevice() } = options
+    checkInteger('options.bins', bins, 2, 1_000_000)
+    const [low, high] = logSnrRange
+    checkFinite('options.logSnrRange[0]', low)
+    checkFinite('options.logSnrRange[1]', high)
+    if (!(low < high))
+      fail('ERR_RANGE', `options.logSnrRange: expected low < high, got ${low} and ${high}`)
+    this.device = device
+    this.bins = bins
+    this.logSnrRange = [low, high]
+    // Three rows of float64: target, reference, count. It outlives the `tidy` it may be made in.
+    this.#sums = keep(zeros([24 * bins], { dtype: 'uint8', device }))
+  }
+
+  /** The bin of each time, -1 outside the range. @internal */
+  binsOf(t: Float32Array, schedule: Schedule): Int32Array {
+    const [low, high] = this.logSnrRange
+    return Int32Array.from(t, (time) => {
+      const position = ((schedule.logSnr(time) - low) / (high - low)) * this.bins
+      return position >= 0 && position < this.bins ? Math.floor(position) : -1
+    })
+  }
+
+  /** @internal */
+  sumsId(): TensorId {
+    return idOf('accumulator', this.#sums as Tensor)
+  }
+
+  /** The estimate from everything accumulated so far. */
+  async read(): Promise<KlEstimate> {
+    const sums = new Float64Array((await this.#sums.rawData()).buffer)
+    const [low, high] = this.logSnrRange
+    const width = (high - low) / this.bins
+    const bins: KlEstimate['bins'] = []
+    for (let bin = 0; bin < this.bins; bin++) {
+      const count = sums[2 * this.bins + bin] as number
+      if (count === 0) continue
+      bins.push({
+        logSnr: low + (bin + 0.5) * width,
+        target: (sums[bin] as number) / count,
+        reference: (sums[this.bins + bin] as number) / count,
+        count,
+      })
+    }
+    return {
+      klToTarget: integrate(bins, (bin) => bin.target),
+      klToReference: integrate(bins, (bin) => bin.reference),
+      logSnrRange:
+        bins.length < 2 ? undefined : [bins[0]?.logSnr as number, bins.at(-1)?.logSnr as number],
+      bins,
+    }
+  }
+
+  /** Forgets everything accumulated, in queue order. */
+  reset(): void {
+    using zero = zeros([24 * this.bins], { dtype: 'uint8', device: this.device })
+    this.#sums.copyFrom(zero)
+  }
+
+  /** The sums as they are stored, for checkpoints. */
+  async save(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#sums.rawData()
+  }
+
+  dispose(): void {
+    this.#sums.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}
+
+/** Half the integral over the log-SNR by the trapezoid rule. */
+function integrate(bins: KlEstimate['bins'], value: (bin: KlEstimate['bins'][number]) => number) {
+  let twice = 0
+  for (let i = 1; i < bins.length; i++) {
+    const [a, b] = [bins[i - 1], bins[i]] as [
+      KlEstimate['bins'][number],
+      KlEstimate['bins'][number],
+    ]
+    twice += ((value(a) + value(b)) / 2) * (b.logSnr - a.logSnr)
+  }
+  return twice / 2
+}

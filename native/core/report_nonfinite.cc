@@ -1,0 +1,25 @@
+#include "native/core/report_nonfinite.h"
+
+#include <string>
+
+namespace didr {
+
+void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts, int64_t batch) {
+  int64_t first = -1;
+  int64_t samples = 0;
+  for (int64_t sample = 0; sample < batch; ++sample) {
+    if (counts[sample] == 0) continue;
+    if (first < 0) first = sample;
+    ++samples;
+  }
+  if (samples == 0) return;
+  std::string message = "sample " + std::to_string(first) + " has " +
+                        std::to_string(counts[first]) + " NaN or infinite values";
+  if (samples > 1)
+    message += ", and " + std::to_string(samples - 1) + " more of the " + std::to_string(batch) +
+               " samples have some";
+  context.op = op;
+  context.failure = {Code::kNonfinite, std::move(message)};
+}
+
+}  // namespace didr

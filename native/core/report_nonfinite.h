@@ -1,0 +1,14 @@
+// Failing an op for the non-finite values that it counted. Out of line, since kernels are compiled once per instruction
+// level and must not share inline library code.
+#pragma once
+
+#include <cstdint>
+
+#include "native/core/op.h"
+
+namespace didr {
+
+// Fails `context` under the name `op` if any of `counts` [batch] is above zero.
+void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts, int64_t batch);
+
+}  // namespace didr
