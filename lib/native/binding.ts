@@ -16,7 +16,7 @@ export type DeviceId = number & { readonly [brand]: 'device' }
 export interface Binding {
   init(errorClass: typeof DidrError): void
 
-  openDevice(name: string): DeviceId
+  openDevice(kind: 'cpu' | 'cuda', index: number): DeviceId
   deviceInfo(device: DeviceId): Record<string, string>
   counters(device: DeviceId): [tensors: number, live: number, pooled: number, peak: number]
   resetPeak(device: DeviceId): void

@@ -1,5 +1,4 @@
-import { checkOneOf } from '../checks.js'
-import { fail, show } from '../errors.js'
+import { DidrError, fail, show } from '../errors.js'
 import { binding, type DeviceId } from '../native/binding.js'
 
 /** What `memory()` counts. */
@@ -20,20 +19,22 @@ export class Device {
   readonly name: string
   /** @internal */
   readonly id: DeviceId
-  /** Why `device('auto')` did not choose something faster; undefined where it did or was not asked. */
-  readonly reason: string | undefined
+  readonly #reason: string | undefined
 
   /** @internal */
   constructor(name: string, id: DeviceId, reason?: string) {
     this.name = name
     this.id = id
-    this.reason = reason
+    this.#reason = reason
   }
 
-  /** Facts about the device: instruction level, threads and BLAS of a CPU; `reason` as above. */
+  /**
+   * Facts about the device: instruction level, threads and BLAS of a CPU; product, compute capability, memory and
+   * versions of a GPU. `reason` says why `device('auto')` gave the CPU.
+   */
   get info(): Readonly<Record<string, string>> {
     const info = binding.deviceInfo(this.id)
-    return this.reason === undefined ? info : { ...info, reason: this.reason }
+    return this.#reason === undefined ? info : { ...info, reason: this.#reason }
   }
 
   /**
@@ -69,28 +70,57 @@ let cpu: Device | undefined
 
 /** The CPU, which is always there. */
 export function cpuDevice(): Device {
-  cpu ??= new Device('cpu', binding.openDevice('cpu'))
+  cpu ??= new Device('cpu', binding.openDevice('cpu', 0))
   return cpu
 }
 
-const cudaNames = /^cuda(:\d+)?$/
+const cudaDevices = new Map<number, Device>()
+
+function cudaDevice(index: number): Device {
+  let device = cudaDevices.get(index)
+  if (device === undefined) {
+    try {
+      device = new Device(`cuda:${index}`, binding.openDevice('cuda', index))
+    } catch (error) {
+      if (!(error instanceof DidrError)) throw error
+      fail(error.code, `cuda:${index}: ${error.message}`, { cause: error })
+    }
+    cudaDevices.set(index, device)
+  }
+  return device
+}
+
+let auto: Device | undefined
+
+/** The first CUDA device, or else the CPU with the reason. */
+function autoDevice(): Device {
+  try {
+    return cudaDevice(0)
+  } catch (error) {
+    return new Device('cpu', cpuDevice().id, (error as Error).message)
+  }
+}
 
 /**
  * Opens a device.
  *
- * @param name `cpu`; `cuda` or `cuda:1`, which fail when there is none; `auto`, the first CUDA device or else the CPU,
- *   with the reason in `info.reason`.
- * @throws {DidrError} ERR_BACKEND when a CUDA device is asked for and cannot be had, ERR_CONFIG for another name.
+ * @param name `cpu`; `cuda` or `cuda:1`, which fail when there is none; `auto` (the default), the first CUDA device or
+ *   else the CPU, with the reason in `info.reason`.
+ * @throws {DidrError} (as a rejection) ERR_BACKEND when a CUDA device is asked for and cannot be had, saying which of
+ *   module, driver, version or device is missing; ERR_CONFIG for another name.
  */
 export async function device(
   name: 'cpu' | 'cuda' | `cuda:${number}` | 'auto' = 'auto',
 ): Promise<Device> {
-  if (typeof name !== 'string')
+  if (name === 'cpu') return cpuDevice()
+  if (name === 'auto') {
+    auto ??= autoDevice()
+    return auto
+  }
+  const cuda = typeof name === 'string' ? /^cuda(?::(\d{1,3}))?$/.exec(name) : null
+  if (cuda === null)
     fail('ERR_CONFIG', `name: expected cpu, cuda, cuda:<index> or auto; got ${show(name)}`)
-  if (cudaNames.test(name)) fail('ERR_BACKEND', `${name}: this build has no CUDA module`)
-  checkOneOf('name', name, ['cpu', 'auto'])
-  if (name === 'auto') return new Device('cpu', cpuDevice().id, 'this build has no CUDA module')
-  return cpuDevice()
+  return cudaDevice(Number(cuda[1] ?? 0))
 }
 
 /**

@@ -5,11 +5,22 @@
 namespace didr::addon {
 namespace {
 
-// openDevice(name) -> index of the device in this environment
+// openDevice(kind, index) -> the device's number in this environment
 Napi::Value openDevice(const Call& call) {
-  const std::string name = call.text(0, "name");
-  if (name != "cpu") fail(Code::kDevice, "name: no such device: " + name);
-  return Napi::Number::New(call.env(), call.environment().slotFor(Runtime::get()->cpu()));
+  constexpr int64_t kMostDevices = 1023;
+  const std::string kind = call.text(0, "kind");
+  const auto index = static_cast<int>(call.integer(1, "index", 0, kMostDevices));
+  Device* device = nullptr;
+  if (kind == "cpu") {
+    device = &Runtime::get()->cpu();
+  } else if (kind == "cuda") {
+    Status status;
+    device = Runtime::get()->cuda(index, status);
+    check(std::move(status));
+  } else {
+    fail(Code::kDevice, "kind: expected cpu or cuda");
+  }
+  return Napi::Number::New(call.env(), call.environment().slotFor(*device));
 }
 
 // deviceInfo(device) -> { name: value, ... }, all strings

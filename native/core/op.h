@@ -15,8 +15,10 @@ namespace didr {
 // What a CPU kernel may use besides its arguments.
 struct CpuContext {
   ThreadPool& pool;
-  Status
-      failure;  // set by a kernel that has to refuse its data; surfaces at the next wait on the stream
+  // The name that a failure is reported under.
+  const char* op;
+  // Set by a kernel that has to refuse its data; surfaces at the next wait on the stream.
+  Status failure;
 };
 
 using CpuKernel = void (*)(const void* arguments, CpuContext& context);

@@ -3,8 +3,10 @@
 #include <string>
 
 namespace didr {
+namespace {
 
-void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts, int64_t batch) {
+// Empty if no count is above zero.
+std::string describe(const int32_t* counts, int64_t batch) {
   int64_t first = -1;
   int64_t samples = 0;
   for (int64_t sample = 0; sample < batch; ++sample) {
@@ -12,12 +14,26 @@ void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts,
     if (first < 0) first = sample;
     ++samples;
   }
-  if (samples == 0) return;
+  if (samples == 0) return {};
   std::string message = "sample " + std::to_string(first) + " has " +
                         std::to_string(counts[first]) + " NaN or infinite values";
   if (samples > 1)
     message += ", and " + std::to_string(samples - 1) + " more of the " + std::to_string(batch) +
                " samples have some";
+  return message;
+}
+
+}  // namespace
+
+Status nonFiniteStatus(const char* op, const int32_t* counts, int64_t batch) {
+  const std::string message = describe(counts, batch);
+  if (message.empty()) return {};
+  return {Code::kNonfinite, std::string(op) + ": " + message};
+}
+
+void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts, int64_t batch) {
+  std::string message = describe(counts, batch);
+  if (message.empty()) return;
   context.op = op;
   context.failure = {Code::kNonfinite, std::move(message)};
 }

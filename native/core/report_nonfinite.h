@@ -8,6 +8,9 @@
 
 namespace didr {
 
+// What `counts` [batch] say: OK if none is above zero, else ERR_NONFINITE with `op`, the first sample and its count.
+Status nonFiniteStatus(const char* op, const int32_t* counts, int64_t batch);
+
 // Fails `context` under the name `op` if any of `counts` [batch] is above zero.
 void refuseNonFinite(CpuContext& context, const char* op, const int32_t* counts, int64_t batch);
 

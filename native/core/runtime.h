@@ -2,7 +2,12 @@
 // still run when the process's destructors do.
 #pragma once
 
+#include <memory>
+#include <mutex>
+#include <vector>
+
 #include "native/core/cpu_device.h"
+#include "native/core/cuda_device.h"
 
 namespace didr {
 
@@ -12,11 +17,16 @@ class Runtime {
   static Runtime* get();
 
   CpuDevice& cpu() { return cpu_; }
+  // Opened on first use; null with the reason in `status` when it cannot be.
+  CudaDevice* cuda(int index, Status& status);
 
  private:
   explicit Runtime(const OpTable& ops);
+  void stop();
 
   CpuDevice cpu_;
+  std::mutex cudaMutex_;
+  std::vector<std::unique_ptr<CudaDevice>> cuda_;  // by index
 };
 
 }  // namespace didr

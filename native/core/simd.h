@@ -90,10 +90,16 @@ DIDR_SIMD I32 laneIndex() {
 // ---------------------------------------------------------------------------------------------------
 
 #if defined(__SSE2__) && !defined(__FMA__)
-// a*b + c with one rounding, two lanes in double precision. The product of two floats is exact in
-// double. The sum is rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly rounded
-// sums", IEEE Trans. Computers 2008): with the last bit set whenever something was cut off, the
-// final rounding to float cannot be fooled by a first one.
+struct DoublePairs {
+  __m128d low, high;
+};
+DIDR_SIMD DoublePairs toDouble(F32 x) {
+  return {_mm_cvtps_pd(x), _mm_cvtps_pd(_mm_movehl_ps(x, x))};
+}
+
+// a*b + c in double, rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans.
+// Computers 2008): with the last bit set whenever something was cut off, the rounding to float that follows cannot be
+// fooled by this one. The product of two floats is exact in double.
 DIDR_SIMD __m128d fmaToOdd(__m128d a, __m128d b, __m128d c) {
   const __m128d product = _mm_mul_pd(a, b);
   const __m128d sum = _mm_add_pd(product, c);
@@ -105,12 +111,33 @@ DIDR_SIMD __m128d fmaToOdd(__m128d a, __m128d b, __m128d c) {
   const __m128i inexact =
       _mm_castpd_si128(_mm_or_pd(_mm_cmplt_pd(error, nothing), _mm_cmpgt_pd(error, nothing)));
   const __m128i bits = _mm_castpd_si128(sum);
-  const __m128i one = _mm_set1_epi64x(1);
-  const __m128i even = _mm_andnot_si128(bits, one);
+  const __m128i even = _mm_andnot_si128(bits, _mm_set1_epi64x(1));
   // Away from zero when the error has the sum's sign, else towards it.
   const __m128i differ = _mm_srli_epi64(_mm_xor_si128(bits, _mm_castpd_si128(error)), 63);
   const __m128i step = _mm_sub_epi64(even, _mm_slli_epi64(_mm_and_si128(differ, even), 1));
   return _mm_castsi128_pd(_mm_add_epi64(bits, _mm_and_si128(step, inexact)));
+}
+
+static __attribute__((noinline, cold, unused)) F32 fmaByOddRounding(F32 a, F32 b, F32 c) {
+  const DoublePairs da = toDouble(a), db = toDouble(b), dc = toDouble(c);
+  return _mm_movelh_ps(_mm_cvtpd_ps(fmaToOdd(da.low, db.low, dc.low)),
+                       _mm_cvtpd_ps(fmaToOdd(da.high, db.high, dc.high)));
+}
+
+// Rounding the sum to double and then to float goes wrong only where the double is halfway between two floats: its last
+// 28 bits are zero then (more of them for a subnormal float). So are those of sums that are floats already, which the
+// exact path handles as well.
+DIDR_SIMD F32 fmaByDouble(F32 a, F32 b, F32 c) {
+  const DoublePairs da = toDouble(a), db = toDouble(b), dc = toDouble(c);
+  const __m128d low = _mm_add_pd(_mm_mul_pd(da.low, db.low), dc.low);
+  const __m128d high = _mm_add_pd(_mm_mul_pd(da.high, db.high), dc.high);
+  const __m128i lastBits =
+      _mm_and_si128(_mm_castps_si128(_mm_shuffle_ps(_mm_castpd_ps(low), _mm_castpd_ps(high), 0x88)),
+                    _mm_set1_epi32(0x0fffffff));
+  const __m128i suspect = _mm_cmpeq_epi32(lastBits, _mm_setzero_si128());
+  if (__builtin_expect(_mm_movemask_ps(_mm_castsi128_ps(suspect)) != 0, 0))
+    return fmaByOddRounding(a, b, c);
+  return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
 #endif
 
@@ -123,11 +150,7 @@ DIDR_SIMD F32 fma(F32 a, F32 b, F32 c) {
 #elif defined(__FMA__)
   return _mm_fmadd_ps(a, b, c);
 #elif defined(__SSE2__)
-  const __m128d low = fmaToOdd(_mm_cvtps_pd(a), _mm_cvtps_pd(b), _mm_cvtps_pd(c));
-  const __m128d high =
-      fmaToOdd(_mm_cvtps_pd(_mm_movehl_ps(a, a)), _mm_cvtps_pd(_mm_movehl_ps(b, b)),
-               _mm_cvtps_pd(_mm_movehl_ps(c, c)));
-  return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+  return fmaByDouble(a, b, c);
 #elif defined(__aarch64__)
   return vfmaq_f32(c, a, b);
 #else
@@ -503,6 +526,11 @@ DIDR_SIMD void storeOutput(T* p, F32 v) {
 // --- The first n lanes, 0 <= n <= kLanes
 // ---------------------------------------------------------------------------- Nothing past p + n
 // is touched; absent lanes load as zero.
+
+// The lanes of the next vector when `count` elements are left.
+DIDR_SIMD int lanesLeft(int64_t count) {
+  return count >= kLanes ? kLanes : count > 0 ? static_cast<int>(count) : 0;
+}
 
 DIDR_SIMD I32 laneMask(int n) { return laneIndex() < n; }
 

@@ -86,6 +86,7 @@ __device__ inline float clipScale(const WeightedSum& sum, double norm) {
 template <class T, bool kCentred>
 __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum, int columns) {
   constexpr int V = kVector<T>;
+  constexpr int kUnrolled = 16 / V;  // loads in flight; more of them spill
   const T* const elements = static_cast<const T*>(sum.elements);
   const int64_t runs = particleRunsPerSample(sum.sampleSize);
   const int64_t sample = blockIdx.x / runs;
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum
       float partial[V];
 #pragma unroll
       for (int i = 0; i < V; ++i) partial[i] = 0.0f;
-#pragma unroll 4
+#pragma unroll kUnrolled
       for (int k = 0; k < kParticlesPerPartialSum && n < sum.particleCount; ++k, n += parts) {
         const float weight = __fsub_rn(sum.weights[n * sum.batch + sample], share);
         float x[V];
@@ -145,9 +146,8 @@ __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum
   const bool writes = part == 0 && left > 0;
   float scale;
   if (kCentred) {
-    const double alpha = sum.coefficients[2 * sample];
-    const double sigma = sum.coefficients[2 * sample + 1];
-    scale = static_cast<float>(alpha / (sigma * sigma));
+    const float sigma = sum.coefficients[2 * sample + 1];
+    scale = __fdiv_rn(sum.coefficients[2 * sample], __fmul_rn(sigma, sigma));
   } else {
     scale = sum.factor[sample];
   }

@@ -1,4 +1,4 @@
-// The random draws in vectors: groups of kNoiseGroup consecutive elements, in registers.
+// The random draws in vectors, a tile at a time.
 //
 // A Philox block's four words sit in four vectors of 64-bit lanes, so that the 32x32 -> 64 bit multiply works in place:
 // a product's high half is one shift away and what garbage is left in the upper halves never reaches a result. The
@@ -6,6 +6,11 @@
 // Two sets of kLanes/2 blocks, A and B, fill the even and odd 32-bit lanes of each word's vector. Which counter goes to
 // which lane is chosen so that a 4x4 transpose inside 128-bit quarters leaves consecutive elements: with Q quarters,
 // lanes 2q and 2q+1 of A hold blocks q and 2Q + q, of B blocks Q + q and 3Q + q.
+//
+// A tile's words go to the first-level cache before they become normals. One loop over both would be a chain of some 170
+// dependent cycles per group, far longer than what a core sees ahead; apart, each loop has independent work next to each
+// other and runs at the speed of its instructions. Consumers apply what they do to a group as soon as they have its
+// normals, so that their memory traffic runs beside the arithmetic.
 #pragma once
 
 #include "native/core/simd.h"
@@ -16,10 +21,14 @@ namespace didr {
 namespace DIDR_LEVEL {
 namespace {
 
-// One Philox block per lane.
+// Consecutive elements that become normals together: one Philox block per lane.
 constexpr int kNoiseGroup = 4 * simd::kLanes;
-// Work is cut at multiples of this many elements, whatever the level; a whole number of groups, and small enough a
-// power of two that the counter's high word is constant inside.
+// Groups whose Philox rounds run side by side; what the registers hold.
+constexpr int kNoiseBatch = simd::kLanes == 16 ? 3 : 1;
+// Elements drawn at a time; a whole number of batches at every level.
+constexpr int kNoiseTile = 768;
+// Work is cut at multiples of this many elements: whole groups, and a power of two, so that the counter's high word is
+// constant inside.
 constexpr int64_t kNoiseRun = 8192;
 
 struct VectorArithmetic {
@@ -149,25 +158,70 @@ DIDR_SIMD void noiseWords(const NoiseRun& run, int64_t firstBlock, simd::U32 (&w
   }
 }
 
-// Elements 4*firstBlock .. + kNoiseGroup of the standard normal draw, in order; firstBlock is a multiple of kLanes.
-DIDR_SIMD void normalGroup(const NoiseRun& run, int64_t firstBlock, simd::F32 (&normals)[4]) {
-  simd::U32 words[1][4];
-  noiseWords<1>(run, firstBlock, words);
-  const NormalPair<VectorArithmetic> a = normalPairOf<VectorArithmetic>(words[0][0], words[0][1]);
-  const NormalPair<VectorArithmetic> b = normalPairOf<VectorArithmetic>(words[0][2], words[0][3]);
-  normals[0] = a.first;
-  normals[1] = a.second;
-  normals[2] = b.first;
-  normals[3] = b.second;
-  simd::transposeQuads(normals[0], normals[1], normals[2], normals[3]);
-}
+// The words of up to kNoiseTile consecutive elements of one run.
+class NoiseTile {
+ public:
+  // `first` is a multiple of kNoiseGroup. Draws whole groups, up to the one with element first + count - 1.
+  DIDR_MEMBER_HOST_DEVICE void draw(const NoiseRun& run, int64_t first, int64_t count) {
+    const int groups = static_cast<int>((count + kNoiseGroup - 1) / kNoiseGroup);
+    int g = 0;
+    for (; g + kNoiseBatch <= groups; g += kNoiseBatch) drawGroups<kNoiseBatch>(run, first, g);
+    for (; g < groups; ++g) drawGroups<1>(run, first, g);
+  }
 
-// The same elements of the uniform draw on [0, 1).
-DIDR_SIMD void uniformGroup(const NoiseRun& run, int64_t firstBlock, simd::F32 (&uniforms)[4]) {
-  simd::U32 words[1][4];
-  noiseWords<1>(run, firstBlock, words);
-  for (int w = 0; w < 4; ++w) uniforms[w] = simd::toFloat(simd::asInt(words[0][w] >> 8)) * 0x1p-24f;
-  simd::transposeQuads(uniforms[0], uniforms[1], uniforms[2], uniforms[3]);
+  // The group's kNoiseGroup elements of the standard normal draw, in order.
+  DIDR_MEMBER_HOST_DEVICE void normals(int64_t group, simd::F32 (&values)[4]) const {
+    simd::U32 words[4];
+    load(group, words);
+    const NormalPair<VectorArithmetic> a = normalPairOf<VectorArithmetic>(words[0], words[1]);
+    const NormalPair<VectorArithmetic> b = normalPairOf<VectorArithmetic>(words[2], words[3]);
+    values[0] = a.first;
+    values[1] = a.second;
+    values[2] = b.first;
+    values[3] = b.second;
+    simd::transposeQuads(values[0], values[1], values[2], values[3]);
+  }
+
+  // The same elements of the uniform draw on [0, 1).
+  DIDR_MEMBER_HOST_DEVICE void uniforms(int64_t group, simd::F32 (&values)[4]) const {
+    simd::U32 words[4];
+    load(group, words);
+    for (int w = 0; w < 4; ++w) values[w] = simd::toFloat(simd::asInt(words[w] >> 8)) * 0x1p-24f;
+    simd::transposeQuads(values[0], values[1], values[2], values[3]);
+  }
+
+ private:
+  template <int kGroups>
+  DIDR_MEMBER_HOST_DEVICE void drawGroups(const NoiseRun& run, int64_t first, int group) {
+    simd::U32 words[kGroups][4];
+    noiseWords<kGroups>(run, first / 4 + group * simd::kLanes, words);
+    for (int g = 0; g < kGroups; ++g)
+      for (int w = 0; w < 4; ++w)
+        simd::storeInts(words_ + (group + g) * kNoiseGroup + w * simd::kLanes, words[g][w]);
+  }
+
+  DIDR_MEMBER_HOST_DEVICE void load(int64_t group, simd::U32 (&words)[4]) const {
+    for (int w = 0; w < 4; ++w)
+      words[w] = simd::loadInts(words_ + group * kNoiseGroup + w * simd::kLanes);
+  }
+
+  alignas(64) uint32_t words_[kNoiseTile];
+};
+
+// Calls body(tile, first, last) for tiles that cover [begin, end); `begin` is a multiple of kNoiseRun.
+template <class Body>
+DIDR_SIMD void forEachNoiseTile(uint64_t seed, uint64_t offset, int64_t begin, int64_t end,
+                                const Body& body) {
+  NoiseTile tile;
+  for (int64_t runBegin = begin; runBegin < end; runBegin += kNoiseRun) {
+    const int64_t runEnd = runBegin + kNoiseRun < end ? runBegin + kNoiseRun : end;
+    const NoiseRun run = noiseRunAt(seed, offset, runBegin);
+    for (int64_t first = runBegin; first < runEnd; first += kNoiseTile) {
+      const int64_t last = first + kNoiseTile < runEnd ? first + kNoiseTile : runEnd;
+      tile.draw(run, first, last - first);
+      body(tile, first, last);
+    }
+  }
 }
 
 }  // namespace

@@ -130,13 +130,15 @@ __global__ void waitsAtTwoPlaces(int*) {
 }
 __global__ void laneLeaves(int* out) {
   if (threadIdx.x == 3) return;
-  *out = __shfl_xor_sync(~0u, 1, 1);
+  out[threadIdx.x] = __shfl_xor_sync(~0u, 1, 1);
 }
-__global__ void namesHalfTheWarp(int* out) { *out = __shfl_xor_sync(0xffffu, 1, 1); }
+__global__ void namesHalfTheWarp(int* out) {
+  out[threadIdx.x] = __shfl_xor_sync(0xffffu, 1, 1);
+}
 
 std::string diagnosticOf(void (*kernel)(int*)) {
-  int out = 0;
-  const auto body = [&] { kernel(&out); };
+  int out[64] = {};
+  const auto body = [&] { kernel(out); };
   std::string diagnostic;
   const cuda_on_host::Failure failure = cuda_on_host::execute(
       {{2}, {64}, 0},

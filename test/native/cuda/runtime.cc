@@ -231,6 +231,16 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   return enqueue(stream, [memory] { std::free(memory); });
 }
 
+// There is nothing to keep: memory goes back to the host's allocator.
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  *pool = nullptr;
+  return device == 0 ? cudaSuccess : keep(cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
+
 cudaError_t cudaMallocHost(void** memory, size_t bytes) { return allocate(memory, bytes); }
 
 cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }

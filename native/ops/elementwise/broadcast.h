@@ -1,0 +1,176 @@
+// How elementwise kernels read broadcast operands: as runs in which every operand either advances
+// by one element or stays at one element.
+//
+// A plan drops axes of size 1 and merges neighbouring axes that every operand walks like one. What
+// is left is read row by row along the innermost axis; rows that are short, and operands with other
+// strides, go through a small buffer that stays in the first cache.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "native/core/level.h"
+#include "native/core/op.h"
+
+namespace didr {
+namespace DIDR_LEVEL {
+namespace {
+
+template <int kOperands>
+struct BroadcastPlan {
+  int rank;
+  int64_t count;
+  int64_t shape[kMaxRank];
+  int64_t strides[kOperands][kMaxRank];
+
+  // The operands' own element strides for `shapeIn`; the result is contiguous.
+  BroadcastPlan(int rankIn, const int64_t* shapeIn, const int64_t* const (&stridesIn)[kOperands])
+      : rank(0), count(1) {
+    for (int axis = 0; axis < rankIn; ++axis) {
+      const int64_t size = shapeIn[axis];
+      count *= size;
+      if (size == 1) continue;
+      bool merges = rank > 0;
+      for (int k = 0; k < kOperands; ++k)
+        merges = merges && strides[k][rank - 1] == size * stridesIn[k][axis];
+      if (!merges) {
+        ++rank;
+        shape[rank - 1] = 1;
+      }
+      shape[rank - 1] *= size;
+      for (int k = 0; k < kOperands; ++k) strides[k][rank - 1] = stridesIn[k][axis];
+    }
+    if (rank == 0) {
+      rank = 1;
+      shape[0] = 1;
+      for (int k = 0; k < kOperands; ++k) strides[k][0] = 1;
+    }
+  }
+
+  // Whether operand k is read element after element like the result.
+  bool isContiguous(int k) const {
+    int64_t expected = 1;
+    for (int axis = rank - 1; axis >= 0; --axis) {
+      if (strides[k][axis] != expected) return false;
+      expected *= shape[axis];
+    }
+    return true;
+  }
+
+  void indexOf(int64_t position, int64_t* index) const {
+    for (int axis = rank - 1; axis >= 0; --axis) {
+      index[axis] = position % shape[axis];
+      position /= shape[axis];
+    }
+  }
+
+  int64_t offsetOf(int k, const int64_t* index) const {
+    int64_t offset = 0;
+    for (int axis = 0; axis < rank; ++axis) offset += index[axis] * strides[k][axis];
+    return offset;
+  }
+
+  // Moves on by `steps` along the innermost axis, which must not pass the end of the row.
+  void advance(int64_t* index, int64_t steps) const {
+    int axis = rank - 1;
+    index[axis] += steps;
+    while (axis > 0 && index[axis] == shape[axis]) {
+      index[axis] = 0;
+      ++index[--axis];
+    }
+  }
+};
+
+template <class Bits>
+inline void gatherStrided(const void* source, int64_t stride, int64_t count, void* target) {
+  const Bits* from = static_cast<const Bits*>(source);
+  Bits* to = static_cast<Bits*>(target);
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+}
+
+inline void gatherStrided(const void* source, int64_t stride, int64_t count, int elementSize,
+                          void* target) {
+  switch (elementSize) {
+    case 1:
+      return gatherStrided<uint8_t>(source, stride, count, target);
+    case 2:
+      return gatherStrided<uint16_t>(source, stride, count, target);
+    case 4:
+      return gatherStrided<uint32_t>(source, stride, count, target);
+  }
+}
+
+// Calls body(position, count, operands, repeated) on runs that cover the elements [begin, end) of
+// the result: operand k is an array of `count` elements at operands[k], or one element when
+// repeated[k].
+template <int kOperands, class Body>
+void forEachRun(const BroadcastPlan<kOperands>& plan, int64_t begin, int64_t end,
+                const void* const (&bases)[kOperands], const int (&elementSizes)[kOperands],
+                const Body& body) {
+  constexpr int64_t kBuffer = 512;
+  constexpr int64_t kShortRow = 32;
+  alignas(64) unsigned char buffers[kOperands][kBuffer * 4];
+  const void* operands[kOperands];
+  bool repeated[kOperands];
+  int64_t index[kMaxRank];
+  const int64_t row = plan.shape[plan.rank - 1];
+  const auto at = [&](int k, int64_t offset) -> const void* {
+    return static_cast<const unsigned char*>(bases[k]) + offset * elementSizes[k];
+  };
+
+  if (row >= kShortRow || plan.rank == 1) {
+    bool gathers = false;
+    for (int k = 0; k < kOperands; ++k) {
+      const int64_t stride = plan.strides[k][plan.rank - 1];
+      repeated[k] = stride == 0;
+      gathers = gathers || (stride != 0 && stride != 1);
+    }
+    plan.indexOf(begin, index);
+    for (int64_t position = begin; position < end;) {
+      int64_t count = row - index[plan.rank - 1];
+      if (count > end - position) count = end - position;
+      if (gathers && count > kBuffer) count = kBuffer;
+      for (int k = 0; k < kOperands; ++k) {
+        operands[k] = at(k, plan.offsetOf(k, index));
+        const int64_t stride = plan.strides[k][plan.rank - 1];
+        if (stride == 0 || stride == 1) continue;
+        gatherStrided(operands[k], stride, count, elementSizes[k], buffers[k]);
+        operands[k] = buffers[k];
+      }
+      body(position, count, operands, repeated);
+      position += count;
+      plan.advance(index, count);
+    }
+    return;
+  }
+
+  bool direct[kOperands];
+  for (int k = 0; k < kOperands; ++k) {
+    direct[k] = plan.isContiguous(k);
+    repeated[k] = false;
+  }
+  for (int64_t position = begin; position < end; position += kBuffer) {
+    const int64_t count = end - position < kBuffer ? end - position : kBuffer;
+    for (int k = 0; k < kOperands; ++k) {
+      if (direct[k]) {
+        operands[k] = at(k, position);
+        continue;
+      }
+      operands[k] = buffers[k];
+      plan.indexOf(position, index);
+      for (int64_t done = 0; done < count;) {
+        int64_t piece = row - index[plan.rank - 1];
+        if (piece > count - done) piece = count - done;
+        gatherStrided(at(k, plan.offsetOf(k, index)), plan.strides[k][plan.rank - 1], piece,
+                      elementSizes[k], buffers[k] + done * elementSizes[k]);
+        done += piece;
+        plan.advance(index, piece);
+      }
+    }
+    body(position, count, operands, repeated);
+  }
+}
+
+}  // namespace
+}  // namespace DIDR_LEVEL
+}  // namespace didr
