@@ -1,4 +1,11 @@
 /** Elementwise operations with broadcasting. The methods of Tensor document them. */
+import {
+  recordBinary,
+  recordBinaryNumber,
+  recordUnary,
+  recordWhere,
+} from '../autograd/rules/elementwise.js'
+import { recording } from '../autograd/tape.js'
 import { checkNumber, checkOneOf } from '../checks.js'
 import { fail } from '../errors.js'
 import { binding, type TensorId } from '../native/binding.js'
@@ -30,7 +37,7 @@ const unaryKinds = [
   'logicalNot',
   'clip',
 ] as const
-type UnaryKind = (typeof unaryKinds)[number]
+export type UnaryKind = (typeof unaryKinds)[number]
 
 /** In the order of the addon's `Binary`. */
 const binaryKinds = [
@@ -50,9 +57,10 @@ const binaryKinds = [
   'logicalAnd',
   'logicalOr',
 ] as const
-type BinaryKind = (typeof binaryKinds)[number]
+export type BinaryKind = (typeof binaryKinds)[number]
 
-const unaryIndex = Object.fromEntries(unaryKinds.map((kind, i) => [kind, i])) as Record<
+/** The addon's numbers for them. */
+export const unaryIndex = Object.fromEntries(unaryKinds.map((kind, i) => [kind, i])) as Record<
   UnaryKind,
   number
 >
@@ -112,7 +120,9 @@ export function unary<S extends Shape, R extends DType>(
   const id = idOf('tensor', x)
   checkSupported(kind, x.dtype, unaryDTypes[kind] ?? floats)
   const dtype = (answers.has(kind) ? 'uint8' : x.dtype) as R
-  return new Tensor(binding.unary(unaryIndex[kind], id, low, high), x.shape, dtype, x.device)
+  const y = new Tensor(binding.unary(unaryIndex[kind], id, low, high), x.shape, dtype, x.device)
+  if (recording !== undefined) recordUnary(kind, x, y, low, high)
+  return y
 }
 
 export function gelu<D extends DType, S extends Shape>(
@@ -153,13 +163,17 @@ export function binary<R extends DType, S extends Shape, T extends Shape>(
     const scalar = fillScalar(b, a)
     const id = binding.binary(binaryIndex[kind], idA, scalar)
     binding.dispose(scalar)
-    return new Tensor(id, a.shape as Broadcast<S, T>, dtype, a.device)
+    const y = new Tensor(id, a.shape as Broadcast<S, T>, dtype, a.device)
+    if (recording !== undefined) recordBinaryNumber(kind, a, b, y)
+    return y
   }
   const idB = idOf('b', b)
   checkSameDevice('b', b, a)
   checkSameDType('b', b, a)
   const shape = broadcastShapes(a.shape, b.shape) as Broadcast<S, T>
-  return new Tensor(binding.binary(binaryIndex[kind], idA, idB), shape, dtype, a.device)
+  const y = new Tensor(binding.binary(binaryIndex[kind], idA, idB), shape, dtype, a.device)
+  if (recording !== undefined) recordBinary(kind, a, b, y)
+  return y
 }
 
 /**
@@ -178,5 +192,7 @@ export function where<D extends DType>(
   checkSameDevice('b', b, a)
   checkSameDType('b', b, a)
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape))
-  return new Tensor(binding.where(...ids), shape, a.dtype, a.device)
+  const y = new Tensor(binding.where(...ids), shape, a.dtype, a.device)
+  if (recording !== undefined) recordWhere(condition, a, b, y)
+  return y
 }

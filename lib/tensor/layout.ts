@@ -1,4 +1,14 @@
 /** Moving elements without computing on them. The methods of Tensor document these. */
+import {
+  recordBroadcastTo,
+  recordCast,
+  recordConcat,
+  recordPermute,
+  recordReshape,
+  recordSlice,
+  recordStack,
+} from '../autograd/rules/layout.js'
+import { isTracked, recording } from '../autograd/tape.js'
 import { fail, show } from '../errors.js'
 import { binding } from '../native/binding.js'
 import { Device } from './device.js'
@@ -40,7 +50,14 @@ export function reshape<D extends DType, T extends Shape>(
       'ERR_SHAPE',
       `shape: expected ${x.size} elements as in ${showShape(x.shape)}, got ${showShape(wanted)}`,
     )
-  return new Tensor(binding.view(id, shape), shape as unknown as Reshaped<T>, x.dtype, x.device)
+  const y = new Tensor(
+    binding.view(id, shape),
+    shape as unknown as Reshaped<T>,
+    x.dtype,
+    x.device,
+  )
+  if (recording !== undefined) recordReshape(x, y)
+  return y
 }
 
 export function permute<D extends DType>(
@@ -54,7 +71,9 @@ export function permute<D extends DType>(
   if (new Set(order).size !== order.length)
     fail('ERR_RANGE', `axes: expected each axis once, got ${show(axes)}`)
   const shape = order.map((axis) => x.shape[axis] as number)
-  return new Tensor(binding.permute(id, order), shape, x.dtype, x.device)
+  const y = new Tensor(binding.permute(id, order), shape, x.dtype, x.device)
+  if (recording !== undefined) recordPermute(x, order, y)
+  return y
 }
 
 export function transpose<D extends DType, R extends Shape>(x: Tensor<D>): Tensor<D, R> {
@@ -89,7 +108,9 @@ export function slice<D extends DType>(
       )
     return span
   })
-  return new Tensor(binding.slice(id, begin, shape), shape, x.dtype, x.device)
+  const y = new Tensor(binding.slice(id, begin, shape), shape, x.dtype, x.device)
+  if (recording !== undefined) recordSlice(x, begin, y)
+  return y
 }
 
 function checkPerAxis(name: string, list: unknown, x: Tensor): void {
@@ -105,14 +126,19 @@ export function broadcastTo<D extends DType, T extends Shape>(
   checkShape('shape', shape)
   if (!sameShape(broadcastShapes(x.shape, shape), shape))
     fail('ERR_SHAPE', `shape: ${showShape(x.shape)} does not broadcast to ${showShape(shape)}`)
-  return new Tensor(binding.broadcastTo(id, shape), shape, x.dtype, x.device)
+  const y = new Tensor(binding.broadcastTo(id, shape), shape, x.dtype, x.device)
+  if (recording !== undefined) recordBroadcastTo(x, y)
+  return y
 }
 
 export function cast<D extends DType, S extends Shape>(
   x: Tensor<DType, S>,
   dtype: D,
 ): Tensor<D, S> {
-  return new Tensor(binding.cast(idOf('tensor', x), dtypeIndex(dtype)), x.shape, dtype, x.device)
+  const id = binding.cast(idOf('tensor', x), dtypeIndex(dtype))
+  const y = new Tensor(id, x.shape, dtype, x.device)
+  if (recording !== undefined) recordCast(x, y)
+  return y
 }
 
 export function copyInto(target: Tensor, source: Tensor): void {
@@ -121,6 +147,12 @@ export function copyInto(target: Tensor, source: Tensor): void {
   checkSameDevice('source', source, target)
   checkSameDType('source', source, target)
   checkTensorShape('source', source, target.shape)
+  if (recording !== undefined) {
+    if (isTracked(target))
+      fail('ERR_CONFIG', 'tensor: the running vjp tracks it, so it must not be overwritten')
+    if (isTracked(source))
+      fail('ERR_CONFIG', 'source: the running vjp tracks it, and a copy would lose its gradient (stopGradient allows that)')
+  }
   binding.copyInto(to, from)
 }
 
@@ -162,7 +194,9 @@ export function concat<D extends DType>(
     length += x.shape[along] as number
   }
   const shape = first.shape.map((size, a) => (a === along ? length : size))
-  return new Tensor(binding.concat(ids, along), shape, first.dtype, first.device)
+  const y = new Tensor(binding.concat(ids, along), shape, first.dtype, first.device)
+  if (recording !== undefined) recordConcat(tensors, along, y)
+  return y
 }
 
 /**
@@ -181,7 +215,9 @@ export function stack<D extends DType>(
   const parts = tensors.map((x) => binding.view(idOf('tensors', x), widened))
   try {
     const shape = widened.with(at, tensors.length)
-    return new Tensor(binding.concat(parts, at), shape, first.dtype, first.device)
+    const y = new Tensor(binding.concat(parts, at), shape, first.dtype, first.device)
+    if (recording !== undefined) recordStack(tensors, at, y)
+    return y
   } finally {
     for (const part of parts) binding.dispose(part)
   }

@@ -1,7 +1,10 @@
+import { recordMatmul } from '../autograd/rules/matmul.js'
+import { isTracked, recording } from '../autograd/tape.js'
 import { checkBoolean, checkOneOf, checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 import { binding } from '../native/binding.js'
 import type { DType } from './dtype.js'
+import { unaryIndex } from './elementwise.js'
 import { type Shape, sameShape, showShape } from './shape.js'
 import {
   checkFloat,
@@ -69,8 +72,29 @@ export function matmul<D extends DType, R extends Shape>(
     checkTensorShape('options.bias', bias, [n])
   }
   const shape = [...(batchA.length > 0 ? batchA : batchB), m, n]
-  const id = binding.matmul(idA, idB, idBias, transA, transB, activations.indexOf(activation))
-  return new Tensor(id, shape as Shape as R, a.dtype, a.device)
+  const multiply = (activated: Activation) =>
+    new Tensor<D, R>(
+      binding.matmul(idA, idB, idBias, transA, transB, activations.indexOf(activated)),
+      shape as Shape as R,
+      a.dtype,
+      a.device,
+    )
+  if (recording === undefined || ![a, b, bias].some((x) => x && isTracked(x)))
+    return multiply(activation)
+  // The backward pass needs what the activation was applied to, so the two are not fused.
+  const product = multiply('none')
+  const y = activation === 'none' ? product : activate(activation, product)
+  recordMatmul({ a, b, bias, transA, transB, activation, product }, y)
+  if (y !== product) product.dispose()
+  return y
+}
+
+function activate<D extends DType, R extends Shape>(
+  activation: Exclude<Activation, 'none'>,
+  x: Tensor<D, R>,
+): Tensor<D, R> {
+  const id = binding.unary(unaryIndex[activation], idOf('product', x), 0, 0)
+  return new Tensor(id, x.shape, x.dtype, x.device)
 }
 
 function lastTwo(x: Tensor, transposed: boolean): [rows: number, columns: number] {

@@ -1,4 +1,6 @@
 /** Reductions along axes. The methods of Tensor document them. */
+import { recordReduce, recordSoftmax } from '../autograd/rules/reduce.js'
+import { recording } from '../autograd/tape.js'
 import { checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 import { binding, type TensorId } from '../native/binding.js'
@@ -47,7 +49,9 @@ export function reduce<D extends DType>(
   const shape = options.keepDims
     ? x.shape.map((size, axis) => (reduced.includes(axis) ? 1 : size))
     : kept
-  return new Tensor(reduceAxes(kind, x, id, reduced, shape), shape, x.dtype, x.device)
+  const y = new Tensor(reduceAxes(kind, x, id, reduced, shape), shape, x.dtype, x.device)
+  if (recording !== undefined) recordReduce(kind, x, reduced, y)
+  return y
 }
 
 /**
@@ -107,10 +111,8 @@ export function softmax<D extends DType, S extends Shape>(
 ): Tensor<D, S> {
   const id = idOf('tensor', x)
   checkFloat('softmax', x as Tensor)
-  return new Tensor(
-    binding.softmax(id, checkAxis('axis', axis, x.rank)),
-    x.shape,
-    x.dtype,
-    x.device,
-  )
+  const along = checkAxis('axis', axis, x.rank)
+  const y = new Tensor(binding.softmax(id, along), x.shape, x.dtype, x.device)
+  if (recording !== undefined) recordSoftmax(x, along, y)
+  return y
 }

@@ -24,6 +24,8 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exportTensorOps(exports);
   exportRandomOps(exports);
   exportDidrOps(exports);
+  exportGradientOps(exports);
+  exportOptimOps(exports);
   return exports;
 }
 

@@ -133,11 +133,14 @@ void Environment::noteExternalBytes(int64_t delta) {
 }
 
 Napi::Value Environment::read(int device, const void* source, size_t bytes, Napi::Value target) {
-  auto* read = new PendingRead{this, device, Napi::Promise::Deferred::New(env_),
-                               Napi::Reference<Napi::Value>::New(target, 1)};
+  auto* read = new PendingRead{this, device, Napi::Promise::Deferred::New(env_), {}};
+  void* destination = nullptr;
+  if (target.IsArrayBuffer()) {
+    destination = target.As<Napi::ArrayBuffer>().Data();
+    read->target = Napi::Persistent(target.As<Napi::Object>());
+  }
   if (pending_.empty()) completions_.Ref(env_);
   pending_.insert(read);
-  void* destination = target.IsArrayBuffer() ? target.As<Napi::ArrayBuffer>().Data() : nullptr;
   DeviceSlot& from = slot(device);
   from.device->download(
       source, destination, bytes, *from.session,
@@ -158,7 +161,7 @@ void Environment::finish(PendingRead* read) {
   if (pending_.empty()) completions_.Unref(env_);
   const Status failure = slot(read->device).session->take();
   if (failure.ok())
-    read->deferred.Resolve(read->target.Value());
+    read->deferred.Resolve(read->target.IsEmpty() ? env_.Undefined() : read->target.Value());
   else
     read->deferred.Reject(makeError(failure));
   delete read;

@@ -111,7 +111,7 @@ class Environment {
     Environment* environment;
     int device;
     Napi::Promise::Deferred deferred;
-    Napi::Reference<Napi::Value> target;
+    Napi::ObjectReference target;  // the array buffer, kept from collection; empty without one
   };
   struct Slot {
     TensorRecord record;

@@ -18,7 +18,7 @@ DIDR_SIMD F64 broadcast(double x) { return x - F64{}; }
 // Lanes [0, kLanes/2) and [kLanes/2, kLanes) of x, exactly.
 DIDR_SIMD F64 widenLow(F32 x) {
 #if defined(DIDR_SIMD_AVX512)
-  return _mm512_maskz_cvtps_pd(0xff, _mm512_castps512_ps256(x));
+  return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x, 0));
 #elif defined(DIDR_SIMD_AVX2)
   return _mm256_cvtps_pd(_mm256_castps256_ps128(x));
 #elif defined(__SSE2__)

@@ -13,7 +13,7 @@ import { exactRewardScore, levelsAt, posterior } from './gaussians.js'
 
 const schedule = schedules.flow()
 const prior = { mean: 0.4, std: 0.8 }
-const reward = { centre: 1.5, curvature: 1.3, beta: 0.7 }
+const reward = { centre: 1, curvature: 0.5, beta: 0.7 }
 const dimensions = 2
 
 /** Exact posterior samples of x0 for points x_t, and their quadratic rewards. */

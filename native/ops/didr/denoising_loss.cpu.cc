@@ -3,8 +3,9 @@
 // Parallel over runs of the flat [batch * sampleSize] order, as the noise is aligned. Inside a run the squares of each
 // sample's piece go to 16 logical lanes by flat index; the piece's sum goes to its own workspace slot, and a last, short
 // loop adds each sample's pieces in order in float64: the same bits for any number of threads.
-// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction; no line of the gradient is read when it
-// is stored past the caches. The noise costs arithmetic, not bytes.
+// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction. The gradient is stored past the caches
+// where there is no noise to draw (the x0 prediction); elsewhere arithmetic is the larger cost, and ordinary stores overlap
+// with it better.
 #include "native/ops/didr/denoising_loss.h"
 
 #include "native/core/op.h"
@@ -169,7 +170,9 @@ DIDR_SIMD void lossRuns(const DenoisingLoss<T>& op, bool streaming, int64_t begi
   };
   const auto tile = [&](const NoiseTile* noise, int64_t first, int64_t last) {
     if (first % kNoiseRun == 0) startRun(first);
-    if (streaming)
+    if constexpr (kNoise)
+      lossTile<kNoise, kX0, false>(op, piece, noise, first, last);
+    else if (streaming)
       lossTile<kNoise, kX0, true>(op, piece, noise, first, last);
     else
       lossTile<kNoise, kX0, false>(op, piece, noise, first, last);

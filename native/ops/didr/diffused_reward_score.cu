@@ -86,7 +86,7 @@ __device__ inline float clipScale(const WeightedSum& sum, double norm) {
 template <class T, bool kCentred>
 __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum, int columns) {
   constexpr int V = kVector<T>;
-  constexpr int kUnrolled = 16 / V;  // loads in flight; more of them spill
+  [[maybe_unused]] constexpr int kUnrolled = 16 / V;  // loads in flight; more of them spill
   const T* const elements = static_cast<const T*>(sum.elements);
   const int64_t runs = particleRunsPerSample(sum.sampleSize);
   const int64_t sample = blockIdx.x / runs;

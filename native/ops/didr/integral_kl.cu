@@ -14,6 +14,8 @@
 // dmd needs the sample's mean first. A sample of one run is held in registers over that reduction, in the same launch;
 // larger ones take a launch more, which reads x0, x_t and the teacher's outputs. Bytes per element: every input that the
 // contract needs read once, the gradient written once; for dmd beyond a run x0, x_t and the teacher's outputs once more.
+#include <cmath>
+
 #include "native/core/cuda_block.h"
 #include "native/core/cuda_vector.h"
 #include "native/ops/didr/integral_kl.h"
@@ -276,7 +278,7 @@ __global__ void __launch_bounds__(kBinThreads) integralKLBinsKernel(IntegralKLAr
       const double t = arguments.sampleSize > 0 ? arguments.workspace[sample * stride + kTarget] : 0;
       const double r =
           arguments.sampleSize > 0 ? arguments.workspace[sample * stride + kReference] : 0;
-      bins[threadIdx.x] = isfinite(t) && isfinite(r) ? arguments.bins[sample] : -1;
+      bins[threadIdx.x] = std::isfinite(t) && std::isfinite(r) ? arguments.bins[sample] : -1;
       targets[threadIdx.x] = t;
       references[threadIdx.x] = r;
     }

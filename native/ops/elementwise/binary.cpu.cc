@@ -19,7 +19,7 @@ using simd::F32;
 using simd::I32;
 using simd::kLanes;
 
-// NaN where either is; of zeros of both signs, `preferred` (the bits' and: +0; their or: -0).
+// NaN where either is. Where they are equal only a zero's sign can differ: +0 is above -0.
 inline F32 withNan(F32 a, F32 b, F32 chosen) {
   return simd::select(simd::isNan(a) | simd::isNan(b), a + b, chosen);
 }
@@ -37,8 +37,7 @@ inline F32 minimum(F32 a, F32 b) {
 // Sums and products of integers wrap: unsigned arithmetic has the same low bits.
 inline I32 wrapping(simd::U32 x) { return simd::asInt(x); }
 
-// Exact through float64: 53 bits hold both operands, and the quotient of two 32-bit integers is
-// never rounded up to a whole number it does not reach.
+// No machine here divides vectors of integers.
 inline int32_t divide(int32_t a, int32_t b) {
   if (b == 0) return 0;
   if (b == -1) return static_cast<int32_t>(0u - static_cast<uint32_t>(a));

@@ -1,6 +1,6 @@
 // Contract of `unary`: y_i = f(x_i).
 //
-//   neg abs square sqrt reciprocal relu sign floor   as in C; relu(x) = x > 0 ? x : 0
+//   neg abs square sqrt reciprocal relu sign floor   as in C; relu(x) = x < 0 ? 0 : x
 //   rsqrt      1 / sqrt(x)
 //   exp log tanh sin cos sigmoid                     sigmoid(x) = 1 / (1 + exp(-x))
 //   silu       x sigmoid(x)

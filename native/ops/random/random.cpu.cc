@@ -1,7 +1,6 @@
 // Random draws on the CPU: Philox and Box-Muller in vectors, see noise.cpu.h.
 //
-// Parallel over runs of kNoiseRun elements; no run depends on another. Bytes: writes y, reads nothing. Draws far larger
-// than the caches are written past them.
+// Parallel over runs of kNoiseRun elements; no run depends on another. Bytes: writes y, reads nothing.
 #include "native/ops/random/random.h"
 
 #include "native/core/op.h"
@@ -32,15 +31,14 @@ struct NormalDraw {
   }
 };
 
-template <bool kStreaming, class T, class Draw>
+template <class T, class Draw>
 DIDR_SIMD void writeTile(const Draw& draw, const NoiseTile& tile, T* y, int64_t count) {
   using namespace simd;
   const int64_t groups = count / kNoiseGroup;
   for (int64_t g = 0; g < groups; ++g) {
     F32 values[4];
     draw.group(tile, g, values);
-    for (int v = 0; v < 4; ++v)
-      storeOutput<kStreaming>(y + g * kNoiseGroup + v * kLanes, values[v]);
+    for (int v = 0; v < 4; ++v) store(y + g * kNoiseGroup + v * kLanes, values[v]);
   }
   const int64_t rest = count - groups * kNoiseGroup;
   if (rest == 0) return;
@@ -55,16 +53,11 @@ DIDR_SIMD void writeTile(const Draw& draw, const NoiseTile& tile, T* y, int64_t 
 template <class T, class Draw, class Args>
 DIDR_SIMD void fill(const Draw& draw, const Args& arguments, CpuContext& context) {
   T* const y = static_cast<T*>(arguments.y);
-  const bool streaming = simd::streamingPays(y, arguments.count * static_cast<int64_t>(sizeof(T)));
   context.pool.parallelFor(arguments.count, kNoiseRun, [&](int64_t begin, int64_t end) {
     forEachNoiseTile(arguments.seed, arguments.offset, begin, end,
                      [&](const NoiseTile& tile, int64_t first, int64_t last) {
-                       if (streaming)
-                         writeTile<true>(draw, tile, y + first, last - first);
-                       else
-                         writeTile<false>(draw, tile, y + first, last - first);
+                       writeTile(draw, tile, y + first, last - first);
                      });
-    if (streaming) simd::streamFence();
   });
 }
 

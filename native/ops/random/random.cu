@@ -60,10 +60,21 @@ void draw(const char* name, const Arguments& arguments, const Map& map, CudaCont
                    kThreads, arguments, map);
 }
 
+// The largest float below `high`, as long as that is not below `low`.
+float lastBelow(float high, float low) {
+  if (!(low < high)) return high;
+  const uint32_t bits = bitsOf(high);
+  if (high == 0.0f) return floatOf(0x80000001u);
+  return floatOf(high > 0.0f ? bits - 1u : bits + 1u);
+}
+
 }  // namespace
 
 void uniformCuda(const UniformArgs& arguments, CudaContext& context) {
-  draw("uniform", arguments, UniformMap{arguments.low, arguments.high - arguments.low}, context);
+  draw("uniform", arguments,
+       UniformMap{arguments.low, arguments.high - arguments.low,
+                  lastBelow(arguments.high, arguments.low)},
+       context);
 }
 
 void normalCuda(const NormalArgs& arguments, CudaContext& context) {

@@ -1,0 +1,12 @@
+export { Parameter, type ParameterOptions } from './parameter.js'
+export {
+  type Cotangents,
+  type CustomOp,
+  checkpoint,
+  customOp,
+  noGrad,
+  type Pullback,
+  stopGradient,
+  valueAndGrad,
+  vjp,
+} from './vjp.js'

@@ -1,0 +1,134 @@
+import { Parameter } from '../autograd/parameter.js'
+import { fail, show } from '../errors.js'
+import { sameShape, showShape } from '../tensor/shape.js'
+import { idOf, Tensor } from '../tensor/tensor.js'
+
+/**
+ * A part of a network: parameters and smaller modules, named by the fields that hold them.
+ *
+ * Public fields that are a Parameter, a Module, or an array or plain object of these are its children; the path of a
+ * parameter joins field names and indices with dots: `layers.0.attention.to_q.weight`. So fields carry the names of the
+ * published weights. Private (#) fields are not looked at: keep shared modules and caches there.
+ *
+ * @example
+ * class Block extends Module {
+ *   norm: RmsNorm
+ *   to_out: [Linear]
+ *   constructor(init: Initializer) {
+ *     super()
+ *     this.norm = new RmsNorm(init, 64)
+ *     this.to_out = [new Linear(init, 64, 64)]
+ *   }
+ *   forward(x: Tensor) { return this.to_out[0].forward(this.norm.forward(x)) }
+ * }
+ */
+export abstract class Module {
+  /** Every parameter with its path, in the order of the fields; one that is held twice comes once. */
+  namedParameters(): Map<string, Parameter> {
+    const found = new Map<string, Parameter>()
+    const seen = new Set<object>()
+    collect(this, '', found, seen)
+    return found
+  }
+
+  /** Every parameter. Their names become their paths in this module where those are longer than what they had. */
+  parameters(): Parameter[] {
+    const named = this.namedParameters()
+    for (const [path, parameter] of named) parameter.nameByPath(path)
+    return [...named.values()]
+  }
+
+  /** The parameters' values by path: the tensors themselves, not copies. */
+  state(): Record<string, Tensor> {
+    return Object.fromEntries(
+      Array.from(this.namedParameters(), ([path, { value }]) => [path, value as Tensor]),
+    )
+  }
+
+  /**
+   * Copies values into the parameters, converted to their dtypes.
+   * @param tensors by path: exactly the parameters' paths and shapes
+   * @throws {DidrError} ERR_CONFIG or ERR_SHAPE naming every missing, unknown or ill-shaped tensor; nothing is changed.
+   */
+  loadState(tensors: Readonly<Record<string, Tensor>>): void {
+    if (typeof tensors !== 'object' || tensors === null)
+      fail('ERR_CONFIG', `tensors: expected tensors by name, got ${show(tensors)}`)
+    const named = this.namedParameters()
+    const missing = [...named.keys()].filter((path) => !Object.hasOwn(tensors, path))
+    const unknown = Object.keys(tensors).filter((path) => !named.has(path))
+    if (missing.length > 0 || unknown.length > 0)
+      fail(
+        'ERR_CONFIG',
+        [
+          missing.length > 0 && `tensors: missing ${listed(missing)}`,
+          unknown.length > 0 && `${missing.length > 0 ? '' : 'tensors: '}unknown ${listed(unknown)}`,
+        ]
+          .filter(Boolean)
+          .join('; '),
+      )
+    const wrong: string[] = []
+    for (const [path, parameter] of named) {
+      const given = tensors[path] as Tensor
+      idOf(`tensors['${path}']`, given)
+      if (!sameShape(given.shape, parameter.shape))
+        wrong.push(`${path} ${showShape(parameter.shape)}, got ${showShape(given.shape)}`)
+    }
+    if (wrong.length > 0) fail('ERR_SHAPE', `tensors: expected ${listed(wrong)}`)
+    for (const [path, { value }] of named) {
+      const given = tensors[path] as Tensor
+      if (given.dtype === value.dtype) value.copyFrom(given as typeof value)
+      else {
+        using converted = given.cast(value.dtype)
+        value.copyFrom(converted as typeof value)
+      }
+    }
+  }
+
+  /** Sets whether gradients are computed for the parameters. Returns this. */
+  setTrainable(trainable: boolean): this {
+    for (const parameter of this.namedParameters().values()) parameter.trainable = trainable
+    return this
+  }
+
+  /** Forgets the parameters' gradients and releases their memory. */
+  zeroGrad(): void {
+    for (const parameter of this.namedParameters().values()) parameter.zeroGrad()
+  }
+
+  /** Releases the parameters, values and gradients. */
+  dispose(): void {
+    for (const parameter of this.namedParameters().values()) parameter.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}
+
+function collect(
+  value: unknown,
+  path: string,
+  found: Map<string, Parameter>,
+  seen: Set<object>,
+): void {
+  if (typeof value !== 'object' || value === null || value instanceof Tensor) return
+  const holds =
+    value instanceof Parameter ||
+    value instanceof Module ||
+    Array.isArray(value) ||
+    Object.getPrototypeOf(value) === Object.prototype
+  if (!holds || seen.has(value)) return
+  seen.add(value)
+  if (value instanceof Parameter) {
+    found.set(path, value)
+    return
+  }
+  for (const [field, child] of Object.entries(value))
+    collect(child, path === '' ? field : `${path}.${field}`, found, seen)
+}
+
+/** The first few of a list and how many more there are. */
+function listed(items: readonly string[]): string {
+  const shown = items.slice(0, 12).join(', ')
+  return items.length > 12 ? `${shown} and ${items.length - 12} more` : shown
+}

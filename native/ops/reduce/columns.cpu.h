@@ -1,0 +1,373 @@
+// Reduction along the middle axis of [outer, axis, inner], in an order that the shape alone fixes.
+//
+// The axis is walked as rows of columns. Where inner is narrow, `fold` neighbouring indices of the
+// axis are read as one row of fold * inner columns, so that a row fills vectors (for inner = 1 these
+// are the logical lanes), and the columns of one inner index are merged by a tree at the end. Where
+// inner is wide, it is cut into chunks of columns that accumulate in the first cache. The rows of a
+// chunk form blocks that fit the second cache, and consecutive blocks form at most kSections
+// sections. Columns never mix within a block; blocks merge in order into their section, sections in
+// order into the result. Threads take whole (outer, chunk) slices, or sections where there are
+// fewer slices than threads: the same merges happen either way.
+//
+// What is accumulated is a Columns type:
+//   void addBlock(block)                reduces one block to one value per column of the chunk
+//   void merge(later, columns)          appends what a later block gave
+#pragma once
+
+#include <cstdlib>
+
+#include "native/core/op.h"
+#include "native/core/simd.h"
+#include "native/core/simd_double.h"
+#include "native/core/simd_math.h"
+#include "native/ops/elementwise/lanes.h"
+
+namespace didr {
+namespace DIDR_LEVEL {
+namespace {
+
+constexpr int64_t kFoldWidth = 64;
+constexpr int64_t kChunk = 1024;
+constexpr int64_t kBlockElements = 65536;
+constexpr int64_t kSections = 256;
+// Elements worth a thread.
+constexpr int64_t kReduceGrain = 65536;
+
+inline int64_t atLeastOne(int64_t x) { return x > 1 ? x : 1; }
+inline int64_t atMost(int64_t x, int64_t limit) { return x < limit ? x : limit; }
+inline int64_t ceilDivide(int64_t x, int64_t y) { return (x + y - 1) / y; }
+
+struct Slices {
+  int64_t outer, axis, inner;
+  int64_t fold;           // indices of the axis per row
+  int64_t rows;           // whole rows
+  int64_t chunks;         // per outer index
+  int64_t rowsPerBlock;
+  int64_t sections;       // per slice
+  int64_t rowsPerSection;
+
+  Slices(int64_t outerIn, int64_t axisIn, int64_t innerIn)
+      : outer(outerIn), axis(axisIn), inner(innerIn), fold(1) {
+    while (fold * inner < kFoldWidth && fold * 8 <= axis) fold *= 2;
+    rows = axis / fold;
+    chunks = ceilDivide(inner, kChunk);
+    rowsPerBlock = atLeastOne(kBlockElements / (fold * atMost(inner, kChunk)));
+    const int64_t blocks = atLeastOne(ceilDivide(rows, rowsPerBlock));
+    rowsPerSection = ceilDivide(blocks, kSections) * rowsPerBlock;
+    sections = atLeastOne(ceilDivide(rows, rowsPerSection));
+  }
+
+  int64_t slices() const { return outer * chunks; }
+  int64_t rowStride() const { return fold * inner; }
+  // Of one chunk.
+  int64_t firstColumn(int64_t slice) const { return slice % chunks * kChunk; }
+  int64_t columns(int64_t slice) const { return atMost(inner - firstColumn(slice), kChunk); }
+  int64_t sliceOffset(int64_t slice) const {
+    return slice / chunks * axis * inner + firstColumn(slice);
+  }
+  int64_t resultOffset(int64_t slice) const { return slice / chunks * inner + firstColumn(slice); }
+};
+
+// The rows of one section, and the incomplete row that ends the last one.
+struct SectionRows {
+  int64_t begin, end, tail;
+
+  SectionRows(const Slices& s, int64_t section) {
+    begin = section * s.rowsPerSection;
+    end = atMost(begin + s.rowsPerSection, s.rows);
+    tail = section == s.sections - 1 ? (s.axis - s.rows * s.fold) * s.inner : 0;
+  }
+};
+
+// Rows of one chunk, and the elements of an incomplete row after them.
+template <class T>
+struct Block {
+  const T* x;
+  int64_t rowStride;
+  int64_t rows;
+  int64_t tail;
+  int64_t fold;
+  int64_t columns;
+  int64_t firstRow;
+
+  int64_t width() const { return fold * columns; }
+};
+
+template <class Columns, class T>
+void addSection(Columns& total, const Slices& s, const T* x, int64_t slice, int64_t section) {
+  const SectionRows rows(s, section);
+  const int64_t columns = s.columns(slice);
+  const T* from = x + s.sliceOffset(slice);
+  Columns part;
+  int64_t begin = rows.begin;
+  do {
+    const int64_t end = atMost(begin + s.rowsPerBlock, rows.end);
+    const Block<T> block{from + begin * s.rowStride(), s.rowStride(), end - begin,
+                         end == rows.end ? rows.tail : 0, s.fold, columns, begin};
+    if (begin == rows.begin) {
+      total.addBlock(block);
+    } else {
+      part.addBlock(block);
+      total.merge(part, columns);
+    }
+    begin = end;
+  } while (begin < rows.end);
+}
+
+// Calls finish(slice, total) with the complete accumulator of every slice.
+template <class Columns, class T, class Finish>
+void forEachSlice(const Slices& s, const T* x, CpuContext& context, const Finish& finish) {
+  const int64_t slices = s.slices();
+  const bool splits = context.pool.threads() > 1 && s.sections > 1 &&
+                      slices < 2 * context.pool.threads();
+  auto* partials = splits ? static_cast<Columns*>(std::malloc(
+                                static_cast<size_t>(slices * s.sections) * sizeof(Columns)))
+                          : nullptr;
+  if (partials == nullptr) {
+    const int64_t sliceElements = s.axis * atMost(s.inner, kChunk);
+    const int64_t grain = atLeastOne(kReduceGrain / atLeastOne(sliceElements));
+    context.pool.parallelFor(slices, grain, [&](int64_t begin, int64_t end) {
+      Columns total, part;
+      for (int64_t slice = begin; slice < end; ++slice) {
+        addSection(total, s, x, slice, 0);
+        for (int64_t section = 1; section < s.sections; ++section) {
+          addSection(part, s, x, slice, section);
+          total.merge(part, s.columns(slice));
+        }
+        finish(slice, total);
+      }
+    });
+    return;
+  }
+  context.pool.parallelFor(slices * s.sections, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      addSection(partials[i], s, x, i / s.sections, i % s.sections);
+  });
+  for (int64_t slice = 0; slice < slices; ++slice) {
+    Columns* of = partials + slice * s.sections;
+    for (int64_t section = 1; section < s.sections; ++section)
+      of[0].merge(of[section], s.columns(slice));
+    finish(slice, of[0]);
+  }
+  std::free(partials);
+}
+
+// Accumulator arrays have room for a whole vector past the last column: lanes that stand for no
+// column are computed and never read.
+constexpr int64_t kColumnRoom = kChunk + simd::kLanes;
+
+// Calls strip.add<vectors>(x, rowStride, rows, column, lanes) so that every column of every row is
+// visited once, the rows of a column in order. The rows are taken in tiles that stay in the first
+// cache while strip after strip goes down them with its accumulators in registers.
+template <class T, class Strip>
+void forEachStrip(const Block<T>& block, const Strip& strip) {
+  using simd::kLanes;
+  constexpr int64_t kWide = 4 * kLanes;
+  const auto tile = [&](const T* x, int64_t rows, int64_t width) {
+    int64_t column = 0;
+    for (; column + kWide <= width; column += kWide)
+      strip.template add<4>(x, block.rowStride, rows, column, kLanes);
+    for (; column + kLanes <= width; column += kLanes)
+      strip.template add<1>(x, block.rowStride, rows, column, kLanes);
+    if (column < width)
+      strip.template add<1>(x, block.rowStride, rows, column, static_cast<int>(width - column));
+  };
+  const int64_t width = block.width();
+  const int64_t tileRows = 4096 / width > 8 ? 4096 / width : 8;
+  for (int64_t row = 0; row < block.rows; row += tileRows)
+    tile(block.x + row * block.rowStride, atMost(tileRows, block.rows - row), width);
+  if (block.tail > 0) tile(block.x + block.rows * block.rowStride, 1, block.tail);
+}
+
+// Merges columns [half, 2 half) into [0, half) until one group of `inner` columns is left.
+template <class MergeVector>
+void foldGroups(int64_t fold, int64_t inner, const MergeVector& merge) {
+  for (int64_t half = fold / 2 * inner; half >= inner; half /= 2)
+    for (int64_t c = 0; c < half; c += simd::kLanes) merge(c, c + half);
+}
+
+// Sums of term(x) in float64: 53 bits make the order of a sum immaterial to its float32 result.
+// Term has operator()(F64) on the widened elements, or on F32 with kShifts: see LogSumExpColumns.
+template <class Term>
+struct SumStrip {
+  double* sums;
+  Term term;
+
+  template <int kVectors, class T>
+  void add(const T* x, int64_t rowStride, int64_t rows, int64_t column, int lanes) const {
+    using simd::F64;
+    using simd::kLanes;
+    F64 low[kVectors], high[kVectors];
+    double* at = sums + column;
+    for (int v = 0; v < kVectors; ++v) {
+      low[v] = simd::loadBits<F64>(at + v * kLanes);
+      high[v] = simd::loadBits<F64>(at + v * kLanes + kLanes / 2);
+    }
+    x += column;
+    for (int64_t row = 0; row < rows; ++row, x += rowStride)
+      for (int v = 0; v < kVectors; ++v) {
+        const simd::F32 elements =
+            lanes == kLanes ? simd::load(x + v * kLanes) : simd::loadPartial(x, lanes);
+        term(elements, column + v * kLanes, low[v], high[v]);
+      }
+    for (int v = 0; v < kVectors; ++v) {
+      simd::storeBits(at + v * kLanes, low[v]);
+      simd::storeBits(at + v * kLanes + kLanes / 2, high[v]);
+    }
+  }
+};
+
+struct DoubleSums {
+  double values[kColumnRoom];
+
+  template <class T, class Term>
+  void addBlock(const Block<T>& block, const Term& term) {
+    for (int64_t c = 0; c < block.width() + simd::kLanes; ++c) values[c] = 0;
+    forEachStrip(block, SumStrip<Term>{values, term});
+    foldGroups(block.fold, block.columns, [this](int64_t to, int64_t from) {
+      for (int part = 0; part < simd::kLanes; part += simd::kLanes / 2) {
+        const auto a = simd::loadBits<simd::F64>(values + to + part);
+        const auto b = simd::loadBits<simd::F64>(values + from + part);
+        simd::storeBits(values + to + part, a + b);
+      }
+    });
+  }
+  void merge(const DoubleSums& later, int64_t columns) {
+    for (int64_t c = 0; c < columns; ++c) values[c] += later.values[c];
+  }
+};
+
+struct PlainTerm {
+  void operator()(simd::F32 x, int64_t, simd::F64& low, simd::F64& high) const {
+    low += simd::widenLow(x);
+    high += simd::widenHigh(x);
+  }
+};
+// The square of a float is exact in float64.
+struct SquareTerm {
+  void operator()(simd::F32 x, int64_t, simd::F64& low, simd::F64& high) const {
+    const simd::F64 a = simd::widenLow(x);
+    const simd::F64 b = simd::widenHigh(x);
+    low += a * a;
+    high += b * b;
+  }
+};
+
+template <class Term>
+struct SumColumns : DoubleSums {
+  template <class T>
+  void addBlock(const Block<T>& block) {
+    DoubleSums::addBlock(block, Term());
+  }
+};
+
+// Columns of one value per lane, merged by Merge::merge(earlier, later) from Merge::identity().
+template <class Merge>
+struct MergedColumns {
+  using Value = typename Merge::Value;  // float or int32_t
+  Value values[kColumnRoom];
+
+  struct Strip {
+    Value* values;
+
+    template <int kVectors, class T>
+    void add(const T* x, int64_t rowStride, int64_t rows, int64_t column, int lanes) const {
+      using V = decltype(loadLanes(values));
+      using simd::kLanes;
+      V merged[kVectors];
+      Value* at = values + column;
+      for (int v = 0; v < kVectors; ++v) merged[v] = loadLanes(at + v * kLanes);
+      x += column;
+      for (int64_t row = 0; row < rows; ++row, x += rowStride)
+        for (int v = 0; v < kVectors; ++v)
+          merged[v] = Merge::merge(merged[v], lanes == kLanes ? loadLanes(x + v * kLanes)
+                                                              : loadLanesPartial(x, lanes));
+      for (int v = 0; v < kVectors; ++v) simd::storeBits(at + v * kLanes, merged[v]);
+    }
+  };
+
+  template <class T>
+  void addBlock(const Block<T>& block) {
+    for (int64_t c = 0; c < block.width() + simd::kLanes; ++c) values[c] = Merge::identity();
+    forEachStrip(block, Strip{values});
+    foldGroups(block.fold, block.columns,
+               [this](int64_t to, int64_t from) { mergeVector(to, values + from); });
+  }
+  void merge(const MergedColumns& later, int64_t columns) {
+    for (int64_t c = 0; c < columns; c += simd::kLanes) mergeVector(c, later.values + c);
+  }
+  void mergeVector(int64_t to, const Value* later) {
+    simd::storeBits(values + to, Merge::merge(loadLanes(values + to), loadLanes(later)));
+  }
+};
+
+struct FloatMax {
+  using Value = float;
+  static float identity() { return -__builtin_inff(); }
+  static simd::F32 merge(simd::F32 a, simd::F32 b) {
+    return simd::select(simd::isNan(a), a, simd::max(a, b));
+  }
+};
+
+// max and sum exp(x - max) of each column. The maximum of a block is found first, the block is
+// still in the cache when its exponentials are summed.
+struct LogSumExpColumns {
+  MergedColumns<FloatMax> largest;
+  DoubleSums sums;
+
+  // What is subtracted: the maximum where it is finite. Infinite sums come out right with 0.
+  static simd::F32 shiftOf(simd::F32 largest) {
+    return simd::select(simd::abs(largest) == simd::broadcast(__builtin_inff()), simd::zero(),
+                        largest);
+  }
+
+  struct ExpTerm {
+    const float* shifts;
+    void operator()(simd::F32 x, int64_t column, simd::F64& low, simd::F64& high) const {
+      const simd::F32 e = simd::exp(x - simd::load(shifts + column));
+      low += simd::widenLow(e);
+      high += simd::widenHigh(e);
+    }
+  };
+
+  template <class T>
+  void addBlock(const Block<T>& block) {
+    largest.addBlock(block);
+    float shifts[kColumnRoom];
+    for (int64_t c = 0; c < block.columns; c += simd::kLanes)
+      simd::store(shifts + c, shiftOf(simd::load(largest.values + c)));
+    // Every group of columns has the same shifts.
+    for (int64_t c = block.columns; c < block.width(); ++c) shifts[c] = shifts[c - block.columns];
+    for (int64_t c = block.width(); c < block.width() + simd::kLanes; ++c) shifts[c] = 0;
+    sums.addBlock(block, ExpTerm{shifts});
+  }
+
+  void merge(const LogSumExpColumns& later, int64_t columns) {
+    using namespace simd;
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      const F32 a = load(largest.values + c);
+      const F32 b = load(later.largest.values + c);
+      const F32 both = FloatMax::merge(a, b);
+      const F32 shift = shiftOf(both);
+      const F32 scaleA = exp(shiftOf(a) - shift);
+      const F32 scaleB = exp(shiftOf(b) - shift);
+      for (int half = 0; half < kLanes; half += kLanes / 2) {
+        const F64 sumA = loadBits<F64>(sums.values + c + half);
+        const F64 sumB = loadBits<F64>(later.sums.values + c + half);
+        storeBits(sums.values + c + half, sumA * (half == 0 ? widenLow(scaleA) : widenHigh(scaleA)) +
+                                              sumB * (half == 0 ? widenLow(scaleB) : widenHigh(scaleB)));
+      }
+      store(largest.values + c, both);
+    }
+  }
+
+  simd::F32 shift(int64_t column) const { return shiftOf(simd::load(largest.values + column)); }
+  simd::F32 sum(int64_t column) const {
+    return simd::narrow(simd::loadBits<simd::F64>(sums.values + column),
+                        simd::loadBits<simd::F64>(sums.values + column + simd::kLanes / 2));
+  }
+};
+
+}  // namespace
+}  // namespace DIDR_LEVEL
+}  // namespace didr
