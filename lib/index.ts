@@ -1,4 +1,17 @@
 export {
+  type Cotangents,
+  type CustomOp,
+  checkpoint,
+  customOp,
+  noGrad,
+  Parameter,
+  type ParameterOptions,
+  type Pullback,
+  stopGradient,
+  valueAndGrad,
+  vjp,
+} from './autograd/index.js'
+export {
   type DenoisingLossOptions,
   type DenoisingWeighting,
   denoisingLoss,
@@ -24,6 +37,10 @@ export type { Prediction } from './didr/prediction.js'
 export type { Schedule } from './didr/schedules.js'
 export * as schedules from './didr/schedules.js'
 export { DidrError, type ErrorCode } from './errors.js'
+export * as io from './io/index.js'
+export * as models from './models/index.js'
+export * as nn from './nn/index.js'
+export * as optim from './optim/index.js'
 export {
   type ArangeOptions,
   arange,

@@ -1,17 +1,16 @@
 /** What the tests say about tensors and errors, with messages that name the element or field that is wrong. */
 import { expect } from 'vitest'
-import { type DType, DidrError, type ErrorCode, memory, type Tensor, tensor } from '../lib/index.js'
+import { DidrError, type DType, type ErrorCode, memory, type Tensor, tensor } from '../lib/index.js'
 import { count, spacing, type Values } from './reference.js'
 
 export function tensorOf<D extends DType>(x: Values, dtype: D): Tensor<D, number[]> {
-  if (dtype === 'int32')
-    return tensor(Int32Array.from(x.data), { shape: [...x.shape], dtype })
+  if (dtype === 'int32') return tensor(Int32Array.from(x.data), { shape: [...x.shape], dtype })
   return tensor(Float64Array.from(x.data), { shape: [...x.shape], dtype })
 }
 
 export interface Closeness {
   /** In units of the last place of the expected value; 0 (the default) asks for the same number. */
-  ulps?: number
+  ulps?: number | undefined
   /** An absolute error that is allowed on top. */
   absolute?: number | ((i: number) => number)
 }

@@ -226,9 +226,9 @@ export const sum = (elements: readonly number[]) => elements.reduce((a, b) => a 
 
 /** max and min that NaN passes through. */
 export const largest = (elements: readonly number[]) =>
-  elements.reduce((a, b) => (Number.isNaN(a) || b > a || Number.isNaN(b) ? b : a), -1 / 0)
+  elements.reduce((a, b) => (Number.isNaN(a) || a > b ? a : b), -1 / 0)
 export const smallest = (elements: readonly number[]) =>
-  elements.reduce((a, b) => (Number.isNaN(a) || b < a || Number.isNaN(b) ? b : a), 1 / 0)
+  elements.reduce((a, b) => (Number.isNaN(a) || a < b ? a : b), 1 / 0)
 
 export function logSumExp(elements: readonly number[]): number {
   const most = largest(elements)

@@ -60,7 +60,10 @@ export class Node {
 
   /** Adds a cotangent and takes its handle over. */
   add(gradient: Tensor): void {
-    if (this.standsFor !== undefined) return this.standsFor.add(gradient)
+    if (this.standsFor !== undefined) {
+      this.standsFor.add(gradient)
+      return
+    }
     if (!sameShape(gradient.shape, this.shape))
       fail(
         'ERR_SHAPE',
@@ -186,18 +189,17 @@ export class Tape {
     let node = this.#parameters.get(parameter)
     if (node === undefined) {
       const outer = this.#standsFor
-      node = new Node(parameter.value, outer === undefined ? undefined : outer.#parameterNode(parameter))
+      node = new Node(
+        parameter.value,
+        outer === undefined ? undefined : outer.#parameterNode(parameter),
+      )
       this.#parameters.set(parameter, node)
     }
     return node
   }
 
   /** Records the operation if one of its inputs is tracked. */
-  append(
-    outputs: readonly Tensor[],
-    inputs: readonly (Tensor | undefined)[],
-    rule: Rule,
-  ): boolean {
+  append(outputs: readonly Tensor[], inputs: readonly (Tensor | undefined)[], rule: Rule): boolean {
     const nodes = inputs.map((x) => (x === undefined ? undefined : this.nodeOf(x)))
     const needs = nodes.map((node) => node !== undefined)
     if (!needs.includes(true)) return false

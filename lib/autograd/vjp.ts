@@ -19,9 +19,7 @@ import { isTracked, type Node, record, recording, recordingOn, Tape } from './ta
 type Tensors = readonly Tensor[]
 
 /** The cotangents of a function's value: one like the value, or an array with undefined where there is none. */
-export type Cotangents<V> = V extends Tensor
-  ? V
-  : { readonly [K in keyof V]: V[K] | undefined }
+export type Cotangents<V> = V extends Tensor ? V : { readonly [K in keyof V]: V[K] | undefined }
 
 /** Sends cotangents back, once. */
 export interface Pullback<I extends Tensors, V extends Tensor | Tensors> {
@@ -210,8 +208,7 @@ export function checkpoint<const I extends Tensors, V extends Tensor | Tensors>(
     return (...cotangents) => {
       const again = new Tape(undefined, tape)
       try {
-        for (const [i, x] of saved.entries())
-          if (nodes[i] !== undefined) again.watch(x, nodes[i])
+        for (const [i, x] of saved.entries()) if (nodes[i] !== undefined) again.watch(x, nodes[i])
         const repeated = listOf(recordingOn(again, () => fn(...(saved as Tensors as I))))
         const outputs = repeated.map((x) => again.nodeOf(x))
         again.close()
@@ -317,8 +314,7 @@ function listOf(value: Tensor | Tensors): Tensors {
 }
 
 function checkFunction(name: string, fn: unknown): void {
-  if (typeof fn !== 'function')
-    fail('ERR_CONFIG', `${name}: expected a function, got ${show(fn)}`)
+  if (typeof fn !== 'function') fail('ERR_CONFIG', `${name}: expected a function, got ${show(fn)}`)
 }
 
 function checkTensors(name: string, list: unknown): asserts list is Tensors {

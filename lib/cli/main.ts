@@ -36,5 +36,5 @@ try {
 } catch (error) {
   if (!(error instanceof DidrError)) throw error
   console.error(`didr: ${error.message} [${error.code}]`)
-  process.exitCode = 1
+  process.exitCode = error.code === 'ERR_CONFIG' ? 2 : 1
 }

@@ -1,3 +1,4 @@
+import { record, recording } from '../autograd/tape.js'
 import { checkInteger, checkOneOf, checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 import { binding } from '../native/binding.js'
@@ -45,7 +46,8 @@ export interface DenoisingLossOptions<D extends FloatDType, S extends Shape> {
 
 /**
  * Denoising score matching (Vincent 2011), value and gradient in one pass:
- * ℓ_b = w(t_b) · mean_j (output - target)², the target following from x0, ε and the prediction type.
+ * ℓ_b = w(t_b) · mean_j (output - target)², the target following from x0, ε and the prediction type. `loss` and
+ * `perSample` are differentiable by the output; x0 counts as a constant.
  *
  * @returns `loss` [] the mean of ℓ over the batch; `perSample` [B] (float32); `grad` like the output, the gradient of
  *   `loss` by the output
@@ -86,11 +88,22 @@ export function denoisingLoss<D extends FloatDType, S extends Shape>(
     ),
   )
   const perSample = new Tensor<'float32', [number]>(perSampleId, [batch], 'float32', x0.device)
-  return {
-    loss: perSample.mean(),
-    perSample,
-    grad: new Tensor(gradId, x0.shape, x0.dtype, x0.device),
-  }
+  const grad = new Tensor<D, S>(gradId, x0.shape, x0.dtype, x0.device)
+  if (recording !== undefined) recordLoss(output as Tensor, perSample as Tensor, grad as Tensor)
+  return { loss: perSample.mean(), perSample, grad }
+}
+
+/** `grad` is that of the mean over the batch: a sample's own is batch times it. x0 is a constant. */
+function recordLoss(output: Tensor, perSample: Tensor, grad: Tensor): void {
+  const { dtype } = output
+  const shape = [output.shape[0] as number, ...output.shape.slice(1).fill(1)]
+  record([perSample], [output], ({ save }) => {
+    const kept = save(grad)
+    return (dy) => {
+      const factor = dy.mul(dy.size).reshape(shape)
+      return [kept.mul(dtype === 'float32' ? factor : factor.cast(dtype))]
+    }
+  })
 }
 
 /** The weight of each sample's squared error in the output; null for 1 throughout. */

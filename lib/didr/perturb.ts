@@ -1,5 +1,7 @@
+import { record, recording } from '../autograd/tape.js'
 import { checkBoolean, checkInteger, checkOptions } from '../checks.js'
 import { binding } from '../native/binding.js'
+import { tensor } from '../tensor/create.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import type { Shape } from '../tensor/shape.js'
 import { Tensor } from '../tensor/tensor.js'
@@ -19,7 +21,7 @@ export interface PerturbOptions {
 }
 
 /**
- * The forward process in one pass: x_t = α(t_b) x0 + σ(t_b) ε with ε drawn in registers.
+ * The forward process in one pass: x_t = α(t_b) x0 + σ(t_b) ε with ε drawn in registers. Differentiable by x0.
  *
  * @param x0 clean samples [B, ...], float32 or bfloat16
  * @returns `xt` like x0, and `noise` like x0 if it was asked for
@@ -50,5 +52,18 @@ export function perturb<D extends FloatDType, S extends Shape>(
     binding.perturb(id, keep(uploadLevels(x0.device, levels)), seed, offset, returnNoise),
   )
   const wrap = (result: typeof xt) => new Tensor<D, S>(result, x0.shape, x0.dtype, x0.device)
-  return { xt: wrap(xt), noise: noise === null ? undefined : wrap(noise) }
+  const y = wrap(xt)
+  if (recording !== undefined) recordPerturb(x0 as Tensor, levels.alpha, y as Tensor)
+  return { xt: y, noise: noise === null ? undefined : wrap(noise) }
+}
+
+/** dx0 = α dy: the noise is constant. In float32, whatever the dtype of the samples. */
+function recordPerturb(x0: Tensor, alpha: Float64Array, xt: Tensor): void {
+  const { dtype, device } = x0
+  const shape = [alpha.length, ...x0.shape.slice(1).fill(1)]
+  record([xt], [x0], () => (dy) => {
+    const factor = tensor(Float32Array.from(alpha), { shape, device }) as Tensor
+    const exact: Tensor = dtype === 'float32' ? dy : dy.cast('float32')
+    return [exact.mul(factor).cast(dtype)]
+  })
 }

@@ -123,7 +123,9 @@ function checkLayout(json: JsonReader, entries: Map<string, Entry>, dataBytes: n
       json.refuse(`its bytes end at ${end} of the data, which has ${dataBytes} (truncated?)`)
     if (begin < reached) json.refuse(`its bytes from ${begin} on overlap those of another tensor`)
     if (begin > reached)
-      json.refuse(`its bytes start at ${begin}, with a gap after those before, which end at ${reached}`)
+      json.refuse(
+        `its bytes start at ${begin}, with a gap after those before, which end at ${reached}`,
+      )
     reached = end
   }
   json.where = ''

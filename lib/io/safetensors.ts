@@ -41,6 +41,8 @@ export interface StoredTensor {
 }
 
 interface Source {
+  /** Among the shards. */
+  index: number
   file: InputFile
   header: Header
   dataStart: number
@@ -91,7 +93,9 @@ export async function loadSafetensors(
       return { name, source, entry, loadedDType }
     })
     // In the order of the disk, whatever order they were asked for in.
-    const ordered = [...wanted].sort((a, b) => a.entry.begin - b.entry.begin)
+    const ordered = [...wanted].sort(
+      (a, b) => a.source.index - b.source.index || a.entry.begin - b.entry.begin,
+    )
     const buffer = allocate(Math.max(0, ...ordered.map(({ entry }) => entry.end - entry.begin)))
     const loaded = new Map<string, Tensor>()
     try {
@@ -197,8 +201,7 @@ export async function saveSafetensors(
   }
   const names = storedNames(dtypes)
   const described = names.map(
-    (name) =>
-      [name, dtypes.get(name) as StoredDType, (byName.get(name) as Tensor).shape] as const,
+    (name) => [name, dtypes.get(name) as StoredDType, (byName.get(name) as Tensor).shape] as const,
   )
   const header = formatHeader(described, metadata)
   if (header.length - 8 > maxHeaderBytes)
@@ -302,7 +305,7 @@ async function withSources<T>(
   const openSource = async (name: string): Promise<Source> => {
     const input = await InputFile.open(name)
     open.push(input)
-    return readHeader(input)
+    return readSource(input, open.length - 1)
   }
   try {
     const located: Located = new Map()
@@ -332,7 +335,7 @@ async function withSources<T>(
   }
 }
 
-async function readHeader(file: InputFile): Promise<Source> {
+async function readSource(file: InputFile, index: number): Promise<Source> {
   if (file.bytes < 8)
     fail('ERR_FORMAT', `${file.path}: truncated: expected 8 bytes of header length`)
   const prefix = Buffer.from(new ArrayBuffer(8))
@@ -350,7 +353,7 @@ async function readHeader(file: InputFile): Promise<Source> {
       `${file.path}: the header is said to end at byte ${dataStart} of ${file.bytes} (truncated?)`,
     )
   const text = await readText(file, 8, Number(headerBytes))
-  return { file, header: parseHeader(text, file.path, file.bytes - dataStart), dataStart }
+  return { index, file, header: parseHeader(text, file.path, file.bytes - dataStart), dataStart }
 }
 
 async function readText(file: InputFile, position: number, length: number): Promise<string> {

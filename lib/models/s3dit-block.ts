@@ -1,4 +1,4 @@
-import { attention, gatedResidual, rmsNorm, rope, swiGlu } from '../nn/functional.js'
+import { attention, gatedResidual, rope, swiGlu } from '../nn/functional.js'
 import type { Initializer } from '../nn/initializer.js'
 import { Linear, RmsNorm } from '../nn/layers.js'
 import { Module } from '../nn/module.js'
@@ -99,14 +99,18 @@ export class S3DiTBlock extends Module {
     if (this.adaLN_modulation === null || time === undefined) {
       const attended = this.attention.forward(attention_norm1.forward(x), sequences)
       const between = x.add(attention_norm2.forward(attended)) as Float
-      return between.add(ffn_norm2.forward(this.feed_forward.forward(ffn_norm1.forward(between)))) as Float
+      return between.add(
+        ffn_norm2.forward(this.feed_forward.forward(ffn_norm1.forward(between))),
+      ) as Float
     }
     const modulation = this.adaLN_modulation[0].forward(time)
     const [batch, dim] = [x.shape[0] as number, x.shape[2] as number]
-    const [scale1, gate1, scale2, gate2] = [0, 1, 2, 3].map((part) =>
-      modulation.slice([0, part * dim], [batch, dim]),
-    ) as [Float, Float, Float, Float]
-    const attended = this.attention.forward(attention_norm1.forward(x, { scale: scale1 }), sequences)
+    const part = (i: number) => modulation.slice([0, i * dim], [batch, dim]) as Float
+    const [scale1, gate1, scale2, gate2] = [part(0), part(1), part(2), part(3)]
+    const attended = this.attention.forward(
+      attention_norm1.forward(x, { scale: scale1 }),
+      sequences,
+    )
     const between = gatedResidual(x, attention_norm2.forward(attended), gate1, { tanh: true })
     const changed = this.feed_forward.forward(ffn_norm1.forward(between, { scale: scale2 }))
     return gatedResidual(between, ffn_norm2.forward(changed), gate2, { tanh: true })

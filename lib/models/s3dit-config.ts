@@ -88,8 +88,12 @@ export function checkS3DiTConfig(config: S3DiTConfig): Required<S3DiTConfig> {
       fail('ERR_RANGE', `config.${field}: expected a number above 0, got ${known[field]}`)
   }
   if (known.n_kv_heads !== known.n_heads)
-    fail('ERR_CONFIG', `config.n_kv_heads: expected n_heads, ${known.n_heads}, got ${known.n_kv_heads}`)
-  if (known.qk_norm !== true) fail('ERR_CONFIG', `config.qk_norm: expected true, got ${show(known.qk_norm)}`)
+    fail(
+      'ERR_CONFIG',
+      `config.n_kv_heads: expected n_heads, ${known.n_heads}, got ${known.n_kv_heads}`,
+    )
+  if (known.qk_norm !== true)
+    fail('ERR_CONFIG', `config.qk_norm: expected true, got ${show(known.qk_norm)}`)
   checkSizes('config.all_patch_size', known.all_patch_size)
   checkSizes('config.all_f_patch_size', known.all_f_patch_size)
   if (

@@ -27,7 +27,7 @@ export interface Layout {
   image: Sequences
   /** Gathered from the rows of all captions one after another and then the pad token. */
   caption: Sequences
-  /** Gathered from the padded images' tokens and then the padded captions'; undefined rows: joined along the tokens. */
+  /** Gathered from the images' padded tokens and then the captions'; without rows, joined along the tokens. */
   joint: Sequences
   /** Image tokens of the largest image, without pads. */
   imageTokens: number
@@ -59,19 +59,24 @@ export function layoutOf(
   let nextRow = 0
   const captionPad = captionLengths.reduce((sum, length) => sum + length, 0)
   const captions = captionLengths.map((length) =>
-    Array.from({ length: padded(length) }, (_, i): Token => ({
-      row: i < length ? nextRow++ : captionPad,
-      position: [1 + i, 0, 0],
-    })),
+    Array.from(
+      { length: padded(length) },
+      (_, i): Token => ({
+        row: i < length ? nextRow++ : captionPad,
+        position: [1 + i, 0, 0],
+      }),
+    ),
   )
   nextRow = 0
   const imagePad = grids.reduce((sum, [rows, columns]) => sum + rows * columns, 0)
   const images = grids.map(([rows, columns], sample) => {
     const first = (captions[sample]?.length ?? 0) + 1
-    return Array.from({ length: padded(rows * columns) }, (_, i): Token =>
-      i < rows * columns
-        ? { row: nextRow++, position: [first, Math.floor(i / columns), i % columns] }
-        : { row: imagePad, position: unplaced },
+    return Array.from(
+      { length: padded(rows * columns) },
+      (_, i): Token =>
+        i < rows * columns
+          ? { row: nextRow++, position: [first, Math.floor(i / columns), i % columns] }
+          : { row: imagePad, position: unplaced },
     )
   })
 
@@ -85,13 +90,12 @@ export function layoutOf(
       position,
     })),
   ])
-  const ragged = (sequences: Token[][]) =>
-    sequences.some((tokens) => tokens.length !== sequences[0]?.length)
-  const joined = sequencesOf(config, joint, device)
+  const even = (sequences: Token[][]) =>
+    sequences.every((tokens) => tokens.length === sequences[0]?.length)
   return {
     image: sequencesOf(config, images, device),
     caption: sequencesOf(config, captions, device),
-    joint: ragged(images) || ragged(captions) ? joined : { ...joined, rows: undefined },
+    joint: sequencesOf(config, joint, device, { gathered: !(even(images) && even(captions)) }),
     imageTokens: Math.max(...grids.map(([rows, columns]) => rows * columns)),
     grids,
   }
@@ -105,6 +109,7 @@ function sequencesOf(
   config: Required<S3DiTConfig>,
   sequences: readonly Token[][],
   device: Device,
+  { gathered = true } = {},
 ): Sequences {
   const length = longest(sequences)
   const batch = sequences.length
@@ -121,10 +126,12 @@ function sequencesOf(
     }
   const inOrder = rows.every((row, i) => row === i && mask[i] === 1)
 
-  const same = sequences.every((tokens) =>
-    tokens.length === length && tokens.every(({ position }, i) =>
-      position.every((value, axis) => value === at(0, i)?.position[axis]),
-    ),
+  const same = sequences.every(
+    (tokens) =>
+      tokens.length === length &&
+      tokens.every(({ position }, i) =>
+        position.every((value, axis) => value === at(0, i)?.position[axis]),
+      ),
   )
   const tables = rotaryTables(
     config,
@@ -140,7 +147,7 @@ function sequencesOf(
     mask: mask.includes(0) ? (upload(mask, [batch, length]) as Tensor<'uint8'>) : undefined,
     cos: upload(tables.cos, [tables.cos.length / half, half]) as Tensor<'float32'>,
     sin: upload(tables.sin, [tables.sin.length / half, half]) as Tensor<'float32'>,
-    rows: inOrder ? undefined : (upload(rows, [batch, length]) as Tensor<'int32'>),
+    rows: inOrder || !gathered ? undefined : (upload(rows, [batch, length]) as Tensor<'int32'>),
   }
 }
 

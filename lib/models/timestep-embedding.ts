@@ -1,4 +1,3 @@
-import { silu } from '../nn/functional.js'
 import type { Initializer } from '../nn/initializer.js'
 import { Linear } from '../nn/layers.js'
 import { Module } from '../nn/module.js'
@@ -50,6 +49,6 @@ export class TimestepEmbedding extends Module {
       dtype,
       device,
     })
-    return second.forward(silu(first.forward(features)))
+    return second.forward(first.forward(features, 'silu'))
   }
 }

@@ -57,6 +57,7 @@ export interface Binding {
   cast(x: TensorId, dtype: number): TensorId
   unary(kind: number, x: TensorId, lo: number, hi: number): TensorId
   binary(kind: number, a: TensorId, b: TensorId): TensorId
+  scaledAdd(a: TensorId, b: TensorId, scale: number): TensorId
   where(condition: TensorId, a: TensorId, b: TensorId): TensorId
   permute(x: TensorId, axes: readonly number[]): TensorId
   slice(x: TensorId, begin: readonly number[], size: readonly number[]): TensorId

@@ -286,11 +286,7 @@ export function swiGlu(a: Float, b: Float): Float {
   return finish(y, [a, b], ({ save }) => {
     const [keptA, keptB] = [save(a), save(b)]
     return (dy) => {
-      const [da, db] = binding.swiGluBackward(
-        idOf('a', keptA),
-        idOf('b', keptB),
-        idOf('dy', dy),
-      )
+      const [da, db] = binding.swiGluBackward(idOf('a', keptA), idOf('b', keptB), idOf('dy', dy))
       return [like(da, keptA), like(db, keptB)]
     }
   })
@@ -530,7 +526,7 @@ function loss(
       const kept = save(gradient)
       return (dy) => {
         const scale = dy.dtype === kept.dtype ? dy : dy.cast(kept.dtype)
-        return backward(kept.mul(scale), needs)
+        return backward(kept.mul(scale as Float), needs)
       }
     })
   gradient.dispose()
@@ -562,10 +558,7 @@ export function crossEntropy(logits: Float, targets: Tensor<'int32'>): Tensor<'f
 export function mse(x: Float, y: Float): Tensor<'float32', []> {
   const id = checkInput('x', x)
   const yId = checkOperand('y', y, x, x.shape)
-  return loss(binding.mse(id, yId), x, [x, y], (dx, needs) => [
-    dx,
-    needs[1] ? dx.neg() : undefined,
-  ])
+  return loss(binding.mse(id, yId), x, [x, y], (dx, needs) => [dx, needs[1] ? dx.neg() : undefined])
 }
 
 function lastAxis(x: Float): number {

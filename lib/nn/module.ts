@@ -61,7 +61,8 @@ export abstract class Module {
         'ERR_CONFIG',
         [
           missing.length > 0 && `tensors: missing ${listed(missing)}`,
-          unknown.length > 0 && `${missing.length > 0 ? '' : 'tensors: '}unknown ${listed(unknown)}`,
+          unknown.length > 0 &&
+            `${missing.length > 0 ? '' : 'tensors: '}unknown ${listed(unknown)}`,
         ]
           .filter(Boolean)
           .join('; '),

@@ -4,7 +4,7 @@ import { fail, show } from '../errors.js'
 import { binding, type TensorId } from '../native/binding.js'
 import { cpuDevice, Device } from './device.js'
 import { checkDType, type DType, dtypeIndex, type FloatDType } from './dtype.js'
-import { checkShape, elementCount, type Shape, showShape } from './shape.js'
+import { checkShape, elementCount, maxRank, type Shape, showShape } from './shape.js'
 import { Tensor } from './tensor.js'
 
 export interface PlaceOptions<D extends DType> {
@@ -61,8 +61,7 @@ export function tensor<D extends DType = 'float32', const S extends Shape = numb
   let flat: NodeJS.TypedArray
   let shape: Shape
   if (ArrayBuffer.isView(values) && !(values instanceof DataView)) {
-    if (values.length === 0 && (values.buffer as { detached?: boolean }).detached)
-      fail('ERR_SHAPE', 'values: the array buffer is detached')
+    checkInBounds(values)
     flat = values instanceof Float64Array ? Float32Array.from(values) : values
     shape = [flat.length]
   } else {
@@ -73,7 +72,7 @@ export function tensor<D extends DType = 'float32', const S extends Shape = numb
     flat = options.dtype === 'int32' ? toInt32(numbers) : Float32Array.from(numbers)
     shape = sizes
   }
-  const wanted: Shape = options.shape ?? shape
+  const wanted: Shape = frozen(options.shape ?? shape)
   if (elementCount(wanted) !== flat.length)
     fail(
       'ERR_SHAPE',
@@ -111,7 +110,20 @@ function upload<D extends DType, S extends Shape>(
   device: Device,
 ): Tensor<D, S> {
   const id = binding.upload(device.id, dtypeIndex(dtype), shape, values)
-  return new Tensor(id, frozen(shape), dtype, device)
+  return new Tensor(id, shape, dtype, device)
+}
+
+/** Refuses an array whose elements are gone; such an array says that its length is 0. */
+function checkInBounds(values: NodeJS.TypedArray): void {
+  try {
+    values.at(0)
+  } catch (error) {
+    fail(
+      'ERR_SHAPE',
+      'values: the array buffer is detached, or was resized to end before the array',
+      { cause: error },
+    )
+  }
 }
 
 /** A copy, so that a caller who changes their array later does not change the tensor's shape. */
@@ -130,6 +142,8 @@ function toInt32(numbers: Float64Array): Int32Array {
 function nesting(values: Nested): number[] {
   const sizes: number[] = []
   for (let level = values; Array.isArray(level); level = level[0]) {
+    if (sizes.length === maxRank)
+      fail('ERR_SHAPE', `values: expected at most ${maxRank} axes, got more`)
     sizes.push(level.length)
     if (level.length === 0) break
   }
@@ -161,17 +175,18 @@ function flatten(
 }
 
 function create<D extends DType, S extends Shape>(
-  shape: S,
+  asked: S,
   options: PlaceOptions<D>,
   known: readonly string[],
-  make: (device: Device, dtype: number) => TensorId,
+  make: (device: Device, dtype: number, shape: S) => TensorId,
 ): Tensor<D, S> {
-  checkShape('shape', shape)
+  checkShape('shape', asked)
+  const shape = frozen(asked)
   checkOptions('options', options, ['dtype', 'device', ...known])
   const dtype = (options.dtype ?? 'float32') as D
   checkDType('options.dtype', dtype)
   const device = place(options.device)
-  return new Tensor(make(device, dtypeIndex(dtype)), frozen(shape), dtype, device)
+  return new Tensor(make(device, dtypeIndex(dtype), shape), shape, dtype, device)
 }
 
 /** A tensor whose elements are all `value`, converted as by `cast`. */
@@ -181,7 +196,9 @@ export function full<const S extends Shape, D extends DType = 'float32'>(
   options: PlaceOptions<D> = {},
 ): Tensor<D, S> {
   checkNumber('value', value)
-  return create(shape, options, [], (device, dtype) => binding.fill(device.id, dtype, shape, value))
+  return create(shape, options, [], (device, dtype, sizes) =>
+    binding.fill(device.id, dtype, sizes, value),
+  )
 }
 
 /** A tensor of zeros. */
@@ -254,14 +271,14 @@ export function uniform<const S extends Shape, D extends FloatDType = 'float32'>
   shape: S,
   options: UniformOptions<D>,
 ): Tensor<D, S> {
-  return create(shape, options, ['seed', 'offset', 'low', 'high'], (device, dtype) => {
+  return create(shape, options, ['seed', 'offset', 'low', 'high'], (device, dtype, sizes) => {
     const { seed, offset = 0, low = 0, high = 1 } = options
     checkDraw(dtype, seed, offset)
     checkFinite('options.low', low)
     checkFinite('options.high', high)
     if (!(low <= high))
       fail('ERR_RANGE', `options.high: expected at least low = ${low}, got ${high}`)
-    return binding.uniform(device.id, dtype, shape, seed, offset, low, high)
+    return binding.uniform(device.id, dtype, sizes, seed, offset, low, high)
   })
 }
 
@@ -273,13 +290,13 @@ export function normal<const S extends Shape, D extends FloatDType = 'float32'>(
   shape: S,
   options: NormalOptions<D>,
 ): Tensor<D, S> {
-  return create(shape, options, ['seed', 'offset', 'mean', 'std'], (device, dtype) => {
+  return create(shape, options, ['seed', 'offset', 'mean', 'std'], (device, dtype, sizes) => {
     const { seed, offset = 0, mean = 0, std = 1 } = options
     checkDraw(dtype, seed, offset)
     checkFinite('options.mean', mean)
     checkFinite('options.std', std)
     if (std < 0) fail('ERR_RANGE', `options.std: expected a number from 0 on, got ${std}`)
-    return binding.normal(device.id, dtype, shape, seed, offset, mean, std)
+    return binding.normal(device.id, dtype, sizes, seed, offset, mean, std)
   })
 }
 

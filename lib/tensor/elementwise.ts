@@ -1,5 +1,6 @@
 /** Elementwise operations with broadcasting. The methods of Tensor document them. */
 import {
+  recordAddScaled,
   recordBinary,
   recordBinaryNumber,
   recordUnary,
@@ -11,7 +12,7 @@ import { fail } from '../errors.js'
 import { binding, type TensorId } from '../native/binding.js'
 import { type DType, dtypeIndex } from './dtype.js'
 import { type Broadcast, broadcastShapes, type Shape } from './shape.js'
-import { checkSameDevice, checkSameDType, idOf, Tensor } from './tensor.js'
+import { checkSameDevice, checkSameDType, checkTensorShape, idOf, Tensor } from './tensor.js'
 
 /** In the order of the addon's `Unary`. */
 const unaryKinds = [
@@ -149,6 +150,26 @@ export function fillScalar(value: number, model: Tensor): TensorId {
   return binding.fill(model.device.id, dtypeIndex(model.dtype), [], value)
 }
 
+const integerRanges: Partial<Record<DType, readonly [name: string, least: number, most: number]>> =
+  {
+    int32: ['an int32', -(2 ** 31), 2 ** 31 - 1],
+    uint8: ['a uint8', 0, 255],
+  }
+
+/** Refuses a number that would have to be rounded or saturated to stand beside an integer tensor. */
+function checkHolds(dtype: DType, b: number): void {
+  const range = integerRanges[dtype]
+  if (range === undefined) return
+  const [name, least, most] = range
+  if (!Number.isInteger(b))
+    fail('ERR_DTYPE', `b: expected an integer beside ${name} tensor, got ${b}`)
+  if (b < least || b > most)
+    fail(
+      'ERR_RANGE',
+      `b: expected an integer from ${least} to ${most} beside ${name} tensor, got ${b}`,
+    )
+}
+
 export function binary<R extends DType, S extends Shape, T extends Shape>(
   kind: BinaryKind,
   a: Tensor<DType, S>,
@@ -158,11 +179,14 @@ export function binary<R extends DType, S extends Shape, T extends Shape>(
   checkSupported(kind, a.dtype, binaryDTypes[kind] ?? numbers)
   const dtype = (answers.has(kind) ? 'uint8' : a.dtype) as R
   if (typeof b === 'number') {
-    if (a.dtype === 'int32' && !Number.isInteger(b))
-      fail('ERR_DTYPE', `b: expected an integer beside an int32 tensor, got ${b}`)
+    checkHolds(a.dtype, b)
     const scalar = fillScalar(b, a)
-    const id = binding.binary(binaryIndex[kind], idA, scalar)
-    binding.dispose(scalar)
+    let id: TensorId
+    try {
+      id = binding.binary(binaryIndex[kind], idA, scalar)
+    } finally {
+      binding.dispose(scalar)
+    }
     const y = new Tensor(id, a.shape as Broadcast<S, T>, dtype, a.device)
     if (recording !== undefined) recordBinaryNumber(kind, a, b, y)
     return y
@@ -173,6 +197,23 @@ export function binary<R extends DType, S extends Shape, T extends Shape>(
   const shape = broadcastShapes(a.shape, b.shape) as Broadcast<S, T>
   const y = new Tensor(binding.binary(binaryIndex[kind], idA, idB), shape, dtype, a.device)
   if (recording !== undefined) recordBinary(kind, a, b, y)
+  return y
+}
+
+export function addScaled<D extends DType, S extends Shape>(
+  a: Tensor<D, S>,
+  b: Tensor<D>,
+  scale: number,
+): Tensor<D, S> {
+  const idA = idOf('tensor', a)
+  const idB = idOf('b', b)
+  checkSupported('addScaled', a.dtype, floats)
+  checkSameDevice('b', b, a)
+  checkSameDType('b', b, a)
+  checkTensorShape('b', b, a.shape)
+  checkNumber('scale', scale)
+  const y = new Tensor(binding.scaledAdd(idA, idB, scale), a.shape, a.dtype, a.device)
+  if (recording !== undefined) recordAddScaled(a, b, scale, y)
   return y
 }
 

@@ -50,12 +50,7 @@ export function reshape<D extends DType, T extends Shape>(
       'ERR_SHAPE',
       `shape: expected ${x.size} elements as in ${showShape(x.shape)}, got ${showShape(wanted)}`,
     )
-  const y = new Tensor(
-    binding.view(id, shape),
-    shape as unknown as Reshaped<T>,
-    x.dtype,
-    x.device,
-  )
+  const y = new Tensor(binding.view(id, shape), shape as unknown as Reshaped<T>, x.dtype, x.device)
   if (recording !== undefined) recordReshape(x, y)
   return y
 }
@@ -86,12 +81,13 @@ export function transpose<D extends DType, R extends Shape>(x: Tensor<D>): Tenso
 
 export function slice<D extends DType>(
   x: Tensor<D>,
-  begin: readonly number[],
+  starts: readonly number[],
   size?: readonly number[],
 ): Tensor<D, number[]> {
   const id = idOf('tensor', x)
-  checkPerAxis('begin', begin, x)
+  checkPerAxis('begin', starts, x)
   if (size !== undefined) checkPerAxis('size', size, x)
+  const begin = [...starts]
   const shape = x.shape.map((length, axis) => {
     const from = begin[axis] as number
     const span = size?.[axis] ?? -1
@@ -120,10 +116,11 @@ function checkPerAxis(name: string, list: unknown, x: Tensor): void {
 
 export function broadcastTo<D extends DType, T extends Shape>(
   x: Tensor<D>,
-  shape: T,
+  wanted: T,
 ): Tensor<D, T> {
   const id = idOf('tensor', x)
-  checkShape('shape', shape)
+  checkShape('shape', wanted)
+  const shape = [...wanted] as readonly number[] as T
   if (!sameShape(broadcastShapes(x.shape, shape), shape))
     fail('ERR_SHAPE', `shape: ${showShape(x.shape)} does not broadcast to ${showShape(shape)}`)
   const y = new Tensor(binding.broadcastTo(id, shape), shape, x.dtype, x.device)
@@ -151,7 +148,10 @@ export function copyInto(target: Tensor, source: Tensor): void {
     if (isTracked(target))
       fail('ERR_CONFIG', 'tensor: the running vjp tracks it, so it must not be overwritten')
     if (isTracked(source))
-      fail('ERR_CONFIG', 'source: the running vjp tracks it, and a copy would lose its gradient (stopGradient allows that)')
+      fail(
+        'ERR_CONFIG',
+        'source: the running vjp tracks it, and a copy would lose its gradient (stopGradient allows that)',
+      )
   }
   binding.copyInto(to, from)
 }

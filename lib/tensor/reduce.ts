@@ -1,7 +1,7 @@
 /** Reductions along axes. The methods of Tensor document them. */
 import { recordReduce, recordSoftmax } from '../autograd/rules/reduce.js'
 import { recording } from '../autograd/tape.js'
-import { checkOptions } from '../checks.js'
+import { checkBoolean, checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 import { binding, type TensorId } from '../native/binding.js'
 import type { DType } from './dtype.js'
@@ -45,10 +45,10 @@ export function reduce<D extends DType>(
   checkSupported(kind, x.dtype)
   const reduced = checkAxes('axes', axes, x.rank)
   checkOptions('options', options, ['keepDims'])
+  const { keepDims = false } = options
+  checkBoolean('options.keepDims', keepDims)
   const kept = x.shape.filter((_, axis) => !reduced.includes(axis))
-  const shape = options.keepDims
-    ? x.shape.map((size, axis) => (reduced.includes(axis) ? 1 : size))
-    : kept
+  const shape = keepDims ? x.shape.map((size, axis) => (reduced.includes(axis) ? 1 : size)) : kept
   const y = new Tensor(reduceAxes(kind, x, id, reduced, shape), shape, x.dtype, x.device)
   if (recording !== undefined) recordReduce(kind, x, reduced, y)
   return y
@@ -81,8 +81,8 @@ function reduceAxes(
       last = x.rank - 1
     } else if (reduced.length === 0) {
       // Over no axes (a scalar, or an empty list) every element is its own result: give it an axis of one.
-      from = make(binding.view(id, [...x.shape.slice(0, 7), ...(x.rank === 8 ? [] : [1])]))
-      first = last = x.rank
+      from = make(binding.view(id, [x.size, 1]))
+      first = last = 1
     }
     const result = make(binding.reduce(kinds.indexOf(kind), from, first, last))
     return binding.view(result, shape)

@@ -322,6 +322,11 @@ export class Tensor<D extends DType = DType, S extends Shape = Shape> {
     return elementwise.binary('logicalOr', this, b)
   }
 
+  /** this + scale · b in one pass, rounded once; b has the same shape, dtype and device. float32 and bfloat16. */
+  addScaled(b: Tensor<D>, scale: number): Tensor<D, S> {
+    return elementwise.addScaled(this, b, scale)
+  }
+
   // --- Reductions ----------------------------------------------------------------------------------------------------
   // Over the axes given, or over all. The order of summation is fixed by the shape alone.
 

@@ -64,7 +64,7 @@ Shape Call::shape(size_t index, const char* name) const {
     const double size = item.IsNumber() ? item.As<Napi::Number>().DoubleValue() : -1;
     if (!(size >= 0) || size != std::floor(size)) refuse(name, "sizes that are integers from 0");
     span *= size > 0 ? size : 1;
-    if (span > static_cast<double>(kMostExact / 8))
+    if (span > kMostElements)
       fail(Code::kShape, std::string(name) + ": the number of elements is past 2^50");
     shape.push(static_cast<int64_t>(size));
   }

@@ -1,5 +1,6 @@
 #include "native/addon/environment.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <utility>
@@ -11,6 +12,16 @@ namespace {
 constexpr double kSlotLimit = 67108864.0;
 // V8 is told of memory in steps of this size; each report costs as much as a small op.
 constexpr int64_t kReportStep = int64_t{1} << 20;
+
+// The shape of a result can be out of bounds though those of the operands are not. Zeros do not excuse the rest:
+// the product of the other sizes has to stay exact as well, or strides would overflow.
+void checkSpan(const Shape& shape) {
+  double span = 1;
+  for (int axis = 0; axis < shape.rank; ++axis)
+    span *= std::max(static_cast<double>(shape[axis]), 1.0);
+  if (span > kMostElements)
+    fail(Code::kShape, "the result " + shape.text() + " would have more than 2^50 elements");
+}
 
 }  // namespace
 
@@ -73,6 +84,7 @@ double Environment::add(TensorRecord record) {
 }
 
 double Environment::create(int device, DType dtype, const Shape& shape) {
+  checkSpan(shape);
   auto storage = std::make_unique<Storage>();
   storage->device = device;
   const size_t bytes = static_cast<size_t>(shape.count()) * sizeOf(dtype);
@@ -133,7 +145,9 @@ void Environment::noteExternalBytes(int64_t delta) {
 }
 
 Napi::Value Environment::read(int device, const void* source, size_t bytes, Napi::Value target) {
-  auto* read = new PendingRead{this, device, Napi::Promise::Deferred::New(env_), {}};
+  DeviceSlot& from = slot(device);
+  auto* read =
+      new PendingRead{this, from.session.get(), {}, Napi::Promise::Deferred::New(env_), {}};
   void* destination = nullptr;
   if (target.IsArrayBuffer()) {
     destination = target.As<Napi::ArrayBuffer>().Data();
@@ -141,11 +155,12 @@ Napi::Value Environment::read(int device, const void* source, size_t bytes, Napi
   }
   if (pending_.empty()) completions_.Ref(env_);
   pending_.insert(read);
-  DeviceSlot& from = slot(device);
   from.device->download(
       source, destination, bytes, *from.session,
       [](void* context) {
         auto* done = static_cast<PendingRead*>(context);
+        // Taken here, in queue order: by the time JavaScript hears of it, a later op may have failed as well.
+        done->failure = done->session->take();
         done->environment->completions_.NonBlockingCall(
             done, [](Napi::Env, Napi::Function, PendingRead* finished) {
               finished->environment->finish(finished);
@@ -159,11 +174,10 @@ void Environment::finish(PendingRead* read) {
   const Napi::HandleScope scope(env_);
   pending_.erase(read);
   if (pending_.empty()) completions_.Unref(env_);
-  const Status failure = slot(read->device).session->take();
-  if (failure.ok())
+  if (read->failure.ok())
     read->deferred.Resolve(read->target.IsEmpty() ? env_.Undefined() : read->target.Value());
   else
-    read->deferred.Reject(makeError(failure));
+    read->deferred.Reject(makeError(read->failure));
   delete read;
 }
 

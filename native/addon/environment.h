@@ -30,6 +30,9 @@ inline void check(Status status) {
   if (!status.ok()) throw Failure{std::move(status)};
 }
 
+// Below it element counts, strides and byte counts are exact in 64-bit integers and in doubles.
+inline constexpr double kMostElements = 1125899906842624.0;  // 2^50
+
 struct Shape {
   int rank = 0;
   std::array<int64_t, kMaxRank> sizes{};
@@ -109,7 +112,8 @@ class Environment {
  private:
   struct PendingRead {
     Environment* environment;
-    int device;
+    Session* session;
+    Status failure;  // of the ops queued before the read and after the one before it
     Napi::Promise::Deferred deferred;
     Napi::ObjectReference target;  // the array buffer, kept from collection; empty without one
   };

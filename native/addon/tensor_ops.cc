@@ -118,6 +118,22 @@ Napi::Value binary(const Call& call) {
   return y.id(call);
 }
 
+// scaledAdd(a, b, scale): a + scale b, of one shape
+Napi::Value scaledAdd(const Call& call) {
+  const TensorRecord a = call.tensor(0, "a");
+  const TensorRecord b = call.tensorLike(1, "b", a);
+  const auto scale = static_cast<float>(call.number(2, "scale"));
+  if (a.dtype != DType::kFloat32 && a.dtype != DType::kBFloat16)
+    fail(Code::kDtype, std::string("a: the operation is not defined for ") + nameOf(a.dtype));
+  if (!(a.shape == b.shape))
+    fail(Code::kShape, "b: expected shape " + a.shape.text() + ", got " + b.shape.text());
+  const int device = a.storage->device;
+  Output y(call, device, a.dtype, a.shape);
+  submit(call, device, Op::scaledAdd,
+         ScaledAddArgs{a.data(), b.data(), y.data(), a.count(), a.dtype, scale});
+  return y.id(call);
+}
+
 // where(condition, a, b)
 Napi::Value where(const Call& call) {
   const TensorRecord condition = call.tensor(0, "condition");
@@ -168,8 +184,8 @@ void submitCopy(const Call& call, const TensorRecord& x, int64_t xOffset, const 
 
 // permute(x, axes)
 Napi::Value permute(const Call& call) {
-  const TensorRecord x = call.tensor(0, "x");
   const Shape axes = call.shape(1, "axes");
+  const TensorRecord x = call.tensor(0, "x");
   if (axes.rank != x.shape.rank)
     fail(Code::kShape, "axes: expected " + std::to_string(x.shape.rank) + " of them");
   const Strides own = contiguousStrides(x.shape);
@@ -191,9 +207,9 @@ Napi::Value permute(const Call& call) {
 
 // slice(x, begin, size)
 Napi::Value slice(const Call& call) {
-  const TensorRecord x = call.tensor(0, "x");
   const Shape begin = call.shape(1, "begin");
   const Shape shape = call.shape(2, "size");
+  const TensorRecord x = call.tensor(0, "x");
   if (begin.rank != x.shape.rank || shape.rank != x.shape.rank)
     fail(Code::kShape, "begin, size: expected one entry per axis");
   const Strides own = contiguousStrides(x.shape);
@@ -215,9 +231,13 @@ Napi::Value concat(const Call& call) {
   const auto items = list.As<Napi::Array>();
   const uint32_t count = items.Length();
   if (count == 0) fail(Code::kShape, "tensors: expected at least one");
+  std::vector<Napi::Value> ids;
+  for (uint32_t i = 0; i < count; ++i) {
+    ids.push_back(items.Get(i));
+    if (!ids.back().IsNumber()) fail(Code::kConfig, "tensors: expected an array of tensors");
+  }
   std::vector<TensorRecord> parts;
-  parts.reserve(count);
-  for (uint32_t i = 0; i < count; ++i) parts.push_back(call.tensorFrom(items.Get(i), "tensors"));
+  for (const Napi::Value& id : ids) parts.push_back(call.tensorFrom(id, "tensors"));
   const TensorRecord& first = parts.front();
   const int axis = axisOf(call, 1, "axis", first.shape);
   Shape shape = first.shape;
@@ -246,8 +266,8 @@ Napi::Value concat(const Call& call) {
 
 // broadcastTo(x, shape)
 Napi::Value broadcastTo(const Call& call) {
-  const TensorRecord x = call.tensor(0, "x");
   const Shape shape = call.shape(1, "shape");
+  const TensorRecord x = call.tensor(0, "x");
   if (!(broadcast(x.shape, shape) == shape))
     fail(Code::kShape, "shape: " + x.shape.text() + " does not broadcast to " + shape.text());
   int64_t xStrides[kMaxRank];
@@ -373,6 +393,7 @@ void exportTensorOps(Napi::Object exports) {
   exportFunction<cast>(exports, "cast");
   exportFunction<unary>(exports, "unary");
   exportFunction<binary>(exports, "binary");
+  exportFunction<scaledAdd>(exports, "scaledAdd");
   exportFunction<where>(exports, "where");
   exportFunction<permute>(exports, "permute");
   exportFunction<slice>(exports, "slice");

@@ -26,8 +26,9 @@ Napi::Value upload(const Call& call) {
 
 // view(tensor, shape) -> id of a tensor on the same memory
 Napi::Value view(const Call& call) {
-  const TensorRecord x = call.tensor(0, "x");
+  // Shapes before tensors, here and in every op: reading an array may run JavaScript that disposes a tensor.
   const Shape shape = call.shape(1, "shape");
+  const TensorRecord x = call.tensor(0, "x");
   if (shape.count() != x.count())
     fail(Code::kShape,
          "shape: " + shape.text() + " has another number of elements than " + x.shape.text());

@@ -67,7 +67,7 @@ void CpuStream::wait(uint64_t ticket) const {
 void CpuStream::abandon(std::unique_ptr<Session> session) {
   session->abandon();
   // An op of another session may be running now; one of ours can only be the one after `completed`.
-  if (const uint64_t done = completed(); done < submitted()) wait(done + 1);
+  if (const uint64_t done = completed_.load(); done < submitted()) wait(done + 1);
   Session* abandoned = session.release();
   const DeleteSessionArgs arguments{abandoned};
   submit("deleteSession", deleteSession, &arguments, sizeof arguments, nobody_);
@@ -111,7 +111,9 @@ void CpuStream::workerLoop() {
         task.session->report({failure.code(), std::string(context.op) + ": " + failure.message()});
       }
     }
-    completed_.store(++done, std::memory_order_release);
+    // Sequentially consistent, like the flag's accesses: either abandon() sees this op done, or the next op sees the
+    // flag that abandon() has set.
+    completed_.store(++done);
     completed_.notify_all();
   }
 }

@@ -91,8 +91,8 @@ DIDR_SIMD F32 sigmoid(F32 x) {
 
 DIDR_SIMD F32 log(F32 x) {
   // (log(1 + f) - f + f^2/2) / f^3 on 1 + f in [sqrt(1/2), sqrt(2)], error 5.9e-9 of log(1 + f).
-  constexpr float kTail[] = {0x1.555554p-2f,  -0x1.000228p-2f, 0x1.99a028p-3f, -0x1.54720cp-3f,
-                             0x1.22d79p-3f, -0x1.0d8548p-3f, 0x1.056c48p-3f, -0x1.38dcf8p-4f};
+  constexpr float kTail[] = {0x1.555554p-2f, -0x1.000228p-2f, 0x1.99a028p-3f, -0x1.54720cp-3f,
+                             0x1.22d79p-3f,  -0x1.0d8548p-3f, 0x1.056c48p-3f, -0x1.38dcf8p-4f};
   constexpr float kLn2High = 0x1.62e43p-1f;
   constexpr float kLn2Low = -0x1.05c61p-29f;
   constexpr int32_t kSqrtHalf = 0x3f3504f3;
@@ -104,7 +104,8 @@ DIDR_SIMD F32 log(F32 x) {
   const F32 tail = f * f * fma(f, polynomial(f, kTail), broadcast(-0.5f));
   const F32 y = fma(e, broadcast(kLn2High), f + fma(e, broadcast(kLn2Low), tail));
   const F32 infinity = broadcast(__builtin_inff());
-  const F32 finite = select(x == zero(), -infinity, select(x < zero(), broadcast(__builtin_nanf("")), y));
+  const F32 finite =
+      select(x == zero(), -infinity, select(x < zero(), broadcast(__builtin_nanf("")), y));
   return select(x < infinity, finite, x);
 }
 
@@ -130,7 +131,7 @@ DIDR_SIMD F32 normalCdf(F32 x) {
 
 DIDR_SIMD F32 erf(F32 x) {
   // erf(x) / x in x^2 <= 1/2, error 5.2e-8 relative (the rounding of its leading coefficient).
-  constexpr float kNear[] = {0x1.20dd76p0f,  -0x1.8128bcp-2f, 0x1.ce88bp-4f,
+  constexpr float kNear[] = {0x1.20dd76p0f,   -0x1.8128bcp-2f, 0x1.ce88bp-4f,
                              -0x1.bfb3d2p-6f, 0x1.978494p-8f,  -0x1.9566eep-10f};
   const F32 square = x * x;
   const F32 near = x * polynomial(square, kNear);
@@ -149,7 +150,7 @@ struct Angle {
 // of 2/pi above 2^(2-e) give whole turns; 96 bits from there leave an error below 2^-69 quadrants.
 static inline __attribute__((noinline)) float reduceLargeAngle(float x, int32_t& quadrant) {
   // A word of zeros, then 2/pi from its first fractional bit.
-  constexpr uint32_t kTwoOverPi[] = {0,          0xa2f9836eu, 0x4e441529u, 0xfc2757d1u,
+  constexpr uint32_t kTwoOverPi[] = {0,           0xa2f9836eu, 0x4e441529u, 0xfc2757d1u,
                                      0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu};
   const uint32_t bits = bitsOf(x);
   const int exponent = static_cast<int>((bits >> 23) & 0xffu);
@@ -168,8 +169,7 @@ static inline __attribute__((noinline)) float reduceLargeAngle(float x, int32_t&
   const uint64_t low = mantissa * window[2];
   const uint64_t middle = mantissa * window[1] + (low >> 32);
   const uint64_t high = mantissa * window[0] + (middle >> 32);
-  const uint64_t fraction =
-      high << 34 | (middle & 0xffffffffu) << 2 | (low & 0xffffffffu) >> 30;
+  const uint64_t fraction = high << 34 | (middle & 0xffffffffu) << 2 | (low & 0xffffffffu) >> 30;
   // The fraction as a signed number rounds the quadrant to the nearest.
   const auto centred = static_cast<int64_t>(fraction);
   const auto whole = static_cast<int32_t>((high >> 30) & 3u) + (centred < 0 ? 1 : 0);
@@ -210,8 +210,8 @@ DIDR_SIMD F32 sinOfAngle(const Angle& angle, int32_t quarters) {
   const F32 r = angle.remainder;
   const F32 square = r * r;
   const F32 sine = fma(square * r, polynomial(square, kSin), r);
-  const F32 cosine =
-      fma(square * square, polynomial(square, kCos), fma(square, broadcast(-0.5f), broadcast(1.0f)));
+  const F32 cosine = fma(square * square, polynomial(square, kCos),
+                         fma(square, broadcast(-0.5f), broadcast(1.0f)));
   const I32 quadrant = angle.quadrant + quarters;
   const F32 y = select((quadrant & 1) != 0, cosine, sine);
   return asFloat(asBits(y) ^ ((asBits(quadrant) & 2u) << 30));
@@ -222,11 +222,11 @@ DIDR_SIMD F32 cos(F32 x) { return sinOfAngle(reduceAngle(x), 1); }
 // 2^(y log2 x) for x >= 0, in float64: y log2 x needs 8 bits more than a float holds.
 DIDR_SIMD F64 powOfPositive(F64 x, F64 y) {
   // log2 m = s p(s^2), s = (m - 1) / (m + 1), m in [sqrt(1/2), sqrt(2)], error 8e-14.
-  constexpr double kLog2[] = {2.8853900817778486, 0.9617966941159056, 0.5770779415802395,
+  constexpr double kLog2[] = {2.8853900817778486,  0.9617966941159056, 0.5770779415802395,
                               0.41220933545281324, 0.3199021433516582, 0.28295289270923685};
   // 2^r, |r| <= 1/2, error 4e-11.
-  constexpr double kExp2[] = {0.999999999961682,    0.6931471807284487,  0.24022651198157302,
-                              0.055504103534464264, 0.009618027253699079, 0.0013333922564946542,
+  constexpr double kExp2[] = {0.999999999961682,      0.6931471807284487,    0.24022651198157302,
+                              0.055504103534464264,   0.009618027253699079,  0.0013333922564946542,
                               0.00015469291131977713, 1.5201921199388586e-05};
   constexpr uint64_t kOne = 0x3ff0000000000000u;
   constexpr uint64_t kSqrtHalf = 0x3fe6a09e667f3bcdu;

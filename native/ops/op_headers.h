@@ -8,6 +8,7 @@
 #include "native/ops/didr/report_nonfinite.h"
 #include "native/ops/elementwise/binary.h"
 #include "native/ops/elementwise/cast.h"
+#include "native/ops/elementwise/scaled_add.h"
 #include "native/ops/elementwise/unary.h"
 #include "native/ops/elementwise/where.h"
 #include "native/ops/layout/arange.h"

@@ -28,7 +28,8 @@ const unaryUlps: Record<string, number> = {
   sigmoid: 3,
   silu: 4,
   gelu: 6,
-  geluTanh: 8,
+  // The rounding of its tanh's argument u is magnified 2|u| times in the left tail.
+  geluTanh: 100,
 }
 
 /** One rounding to bfloat16 may go the other way for a float32 value that is off by a bit. */
@@ -68,24 +69,49 @@ describe('unary', () => {
           const x = randomValues(draw, [length], dtype, { positive, most: 8 })
           const y = apply(name)(tensorOf(x, dtype))
           expect(y.dtype).toBe(answers.has(name) ? 'uint8' : dtype)
-          await expectValues(`${name} of ${dtype}[${length}]`, y, rounded(elementwise(reference, x), y.dtype), {
-            ulps: name in unaryUlps ? (dtype === 'float32' ? unaryUlps[name] : bfloat16Ulps) : 0,
-          })
+          await expectValues(
+            `${name} of ${dtype}[${length}]`,
+            y,
+            rounded(elementwise(reference, x), y.dtype),
+            {
+              ulps: name in unaryUlps ? (dtype === 'float32' ? unaryUlps[name] : bfloat16Ulps) : 0,
+            },
+          )
         }
     })
 
   it('special values: infinities, NaN, zeros, the largest and the smallest numbers', async () => {
     const special = [
-      0, -0, 1, -1, 1 / 0, -1 / 0, Number.NaN, 3.4028234663852886e38, -3.4028234663852886e38,
-      1.1754943508222875e-38, 1.401298464324817e-45, -1.401298464324817e-45, 88, -88, 104, -104, 1e4, -1e4,
-      2 ** 23 + 1, 0.5, -0.5, 1.5,
+      0,
+      -0,
+      1,
+      -1,
+      1 / 0,
+      -1 / 0,
+      Number.NaN,
+      3.4028234663852886e38,
+      -3.4028234663852886e38,
+      1.1754943508222875e-38,
+      1.401298464324817e-45,
+      -1.401298464324817e-45,
+      88,
+      -88,
+      104,
+      -104,
+      1e4,
+      -1e4,
+      2 ** 23 + 1,
+      0.5,
+      -0.5,
+      1.5,
     ]
     const x = values([special.length], (i) => special[i] as number)
     for (const [name, reference] of Object.entries(unaryFunctions)) {
       const expected = elementwise((value) => {
         const result = reference(value)
         // The limits, where the formula itself gives infinity times 0.
-        if (Number.isNaN(result) && value === Number.NEGATIVE_INFINITY && /silu|gelu/.test(name)) return -0
+        if (Number.isNaN(result) && value === Number.NEGATIVE_INFINITY && /silu|gelu/.test(name))
+          return -0
         return result
       }, x)
       const y = apply(name)(tensorOf(x, 'float32'))
@@ -97,10 +123,16 @@ describe('unary', () => {
     }
     // Zeros keep their sign where the function is odd.
     for (const name of ['neg', 'sign', 'sqrt', 'floor', 'tanh', 'sin']) {
-      const zeros = await apply(name)(tensorOf(values([2], (i) => (i === 0 ? 0 : -0)), 'float32')).data()
-      expect([...zeros].map((zero) => Object.is(zero, -0)), name).toEqual(
-        name === 'neg' ? [true, false] : [false, true],
-      )
+      const zeros = await apply(name)(
+        tensorOf(
+          values([2], (i) => (i === 0 ? 0 : -0)),
+          'float32',
+        ),
+      ).data()
+      expect(
+        [...zeros].map((zero) => Object.is(zero, -0)),
+        name,
+      ).toEqual(name === 'neg' ? [true, false] : [false, true])
     }
   })
 
@@ -110,7 +142,11 @@ describe('unary', () => {
       const x = values([length], (i) => extremes[i % extremes.length] as number)
       const t = tensorOf(x, 'int32')
       for (const name of ['neg', 'abs', 'sign', 'square'] as const)
-        await expectValues(`${name} of int32`, apply(name)(t), elementwise(integerFunctions[name], x))
+        await expectValues(
+          `${name} of int32`,
+          apply(name)(t),
+          elementwise(integerFunctions[name], x),
+        )
       await expectValues('logicalNot', t.logicalNot(), elementwise(unaryFunctions.logicalNot, x))
       await expectValues(
         'clip',
@@ -130,7 +166,10 @@ describe('unary', () => {
     const x = values([6], (i) => [-3, -0.5, 0.25, 9, Number.NaN, 1 / 0][i] as number)
     const t = tensorOf(x, 'float32')
     const clipped = (low: number, high: number) =>
-      elementwise((value) => (Number.isNaN(value) ? value : Math.min(high, Math.max(low, value))), x)
+      elementwise(
+        (value) => (Number.isNaN(value) ? value : Math.min(high, Math.max(low, value))),
+        x,
+      )
     await expectValues('clip', t.clip(-1, 1), clipped(-1, 1))
     await expectValues('open below', t.clip(-1 / 0, 1), clipped(-1 / 0, 1))
     await expectValues('open above', t.clip(0, 1 / 0), clipped(0, 1 / 0))
@@ -145,7 +184,12 @@ describe('unary', () => {
 
   it('a tensor of a million elements, over several blocks and threads', async () => {
     const x = values([1_000_003], (i) => Math.fround(((i % 2001) - 1000) / 250))
-    await expectValues('exp', tensorOf(x, 'float32').exp(), rounded(elementwise(Math.exp, x), 'float32'), { ulps: 2 })
+    await expectValues(
+      'exp',
+      tensorOf(x, 'float32').exp(),
+      rounded(elementwise(Math.exp, x), 'float32'),
+      { ulps: 2 },
+    )
   })
 })
 
@@ -170,7 +214,8 @@ describe('binary', () => {
           const a = randomValues(draw, shapeA, dtype, { positive: name === 'pow' })
           const b = randomValues(draw, shapeB, dtype)
           // Some equal elements, or the comparisons would never see any.
-          for (let i = 0; i < b.data.length; i += 3) b.data[i] = a.data[i % (a.data.length || 1)] ?? 0
+          for (let i = 0; i < b.data.length; i += 3)
+            b.data[i] = a.data[i % (a.data.length || 1)] ?? 0
           const [ta, tb] = [tensorOf(a, dtype), tensorOf(b, dtype)]
           const y = combine(name, ta, tb)
           expect(y.dtype).toBe(answers.has(name) ? 'uint8' : dtype)
@@ -202,7 +247,23 @@ describe('binary', () => {
     })
 
   it('special values in every pair', async () => {
-    const special = [0, -0, 1, -1, 2, 3, 0.5, -2.5, 1 / 0, -1 / 0, Number.NaN, 1e38, -1e38, 1e-45, 1e-38]
+    const special = [
+      0,
+      -0,
+      1,
+      -1,
+      2,
+      3,
+      0.5,
+      -2.5,
+      1 / 0,
+      -1 / 0,
+      Number.NaN,
+      1e38,
+      -1e38,
+      1e-45,
+      1e-38,
+    ]
     const n = special.length
     const a = values([n, n], (i) => special[Math.floor(i / n)] as number)
     const b = values([n, n], (i) => special[i % n] as number)
@@ -231,25 +292,56 @@ describe('binary', () => {
       await expectValues(name, combine(name, ta, tb), elementwise(integerFunctions[name], a, b))
     for (const name of ['maximum', 'minimum', 'equal', 'less', 'greaterEqual'] as const)
       await expectValues(name, combine(name, ta, tb), elementwise(binaryFunctions[name], a, b))
-    await expectValues('beside a number', ta.add(-3), elementwise((x) => (x - 3) | 0, a))
+    await expectValues(
+      'beside a number',
+      ta.add(-3),
+      elementwise((x) => (x - 3) | 0, a),
+    )
   })
 
   it('uint8: comparisons and logic', async () => {
     const a = values([16, 1], (i) => i * 17)
     const b = values([1, 16], (i) => 255 - i * 17)
     const [ta, tb] = [tensorOf(a, 'uint8'), tensorOf(b, 'uint8')]
-    for (const name of ['equal', 'notEqual', 'less', 'lessEqual', 'greater', 'greaterEqual'] as const)
+    for (const name of [
+      'equal',
+      'notEqual',
+      'less',
+      'lessEqual',
+      'greater',
+      'greaterEqual',
+    ] as const)
       await expectValues(name, combine(name, ta, tb), elementwise(binaryFunctions[name], a, b))
-    await expectValues('logicalAnd', ta.logicalAnd(tb), elementwise((x, y) => Number(x !== 0 && y !== 0), a, b))
-    await expectValues('logicalOr', ta.logicalOr(tb), elementwise((x, y) => Number(x !== 0 || y !== 0), a, b))
-    await expectValues('equal 255', ta.equal(255), elementwise((x) => Number(x === 255), a))
+    await expectValues(
+      'logicalAnd',
+      ta.logicalAnd(tb),
+      elementwise((x, y) => Number(x !== 0 && y !== 0), a, b),
+    )
+    await expectValues(
+      'logicalOr',
+      ta.logicalOr(tb),
+      elementwise((x, y) => Number(x !== 0 || y !== 0), a, b),
+    )
+    await expectValues(
+      'equal 255',
+      ta.equal(255),
+      elementwise((x) => Number(x === 255), a),
+    )
   })
 
   it('an operand on both sides', async () => {
     const x = values([3, 5], (i) => i - 7)
     const t = tensorOf(x, 'float32')
-    await expectValues('x - x', t.sub(t), elementwise(() => 0, x))
-    await expectValues('x · x', t.mul(t), elementwise((v) => v * v, x))
+    await expectValues(
+      'x - x',
+      t.sub(t),
+      elementwise(() => 0, x),
+    )
+    await expectValues(
+      'x · x',
+      t.mul(t),
+      elementwise((v) => v * v, x),
+    )
   })
 
   it('rank 8', async () => {
@@ -273,7 +365,11 @@ describe('where', () => {
         [[], [3], [2, 1]],
         [[2, 1, 4], [3, 1], [1]],
         [[0, 4], [4], []],
-        [[1, 65], [3, 1], [3, 65]],
+        [
+          [1, 65],
+          [3, 1],
+          [3, 65],
+        ],
       ] as const) {
         const condition = values(c, () => integer(draw, 0, 2))
         const [x, y] = [randomValues(draw, a, dtype), randomValues(draw, b, dtype)]

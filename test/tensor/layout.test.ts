@@ -89,7 +89,11 @@ describe('slice', () => {
     await expectValues('no sizes', t.slice([2, 3]), sliced(x, [2, 3], [3, 4]))
     await expectValues('-1', t.slice([1, 0], [-1, 2]), sliced(x, [1, 0], [4, 2]))
     await expectValues('nothing left', t.slice([5, 0]), sliced(x, [5, 0], [0, 7]))
-    await expectValues('a scalar', tensor(3).slice([]), values([], () => 3))
+    await expectValues(
+      'a scalar',
+      tensor(3).slice([]),
+      values([], () => 3),
+    )
   })
 })
 
@@ -107,7 +111,11 @@ describe('concat and stack', () => {
       const tensors = parts.map((part) => tensorOf(part, dtype))
       await expectValues(`concat along ${axis}`, concat(tensors, axis), concatenated(parts, axis))
       const negative = axis - shape.length
-      await expectValues(`concat along ${negative}`, concat(tensors, negative), concatenated(parts, axis))
+      await expectValues(
+        `concat along ${negative}`,
+        concat(tensors, negative),
+        concatenated(parts, axis),
+      )
     }
   })
 
@@ -117,10 +125,17 @@ describe('concat and stack', () => {
     const tensors = parts.map((part) => tensorOf(part, 'float32'))
     for (const axis of [0, 1, 2, -1, -3]) {
       const at = axis < 0 ? axis + 3 : axis
-      const widened = parts.map((part) => ({ shape: part.shape.toSpliced(at, 0, 1), data: part.data }))
+      const widened = parts.map((part) => ({
+        shape: part.shape.toSpliced(at, 0, 1),
+        data: part.data,
+      }))
       await expectValues(`stack along ${axis}`, stack(tensors, axis), concatenated(widened, at))
     }
-    await expectValues('scalars', stack([tensor(1), tensor(2)]), values([2], (i) => i + 1))
+    await expectValues(
+      'scalars',
+      stack([tensor(1), tensor(2)]),
+      values([2], (i) => i + 1),
+    )
   })
 
   it('one tensor many times', async () => {
@@ -136,14 +151,34 @@ describe('reshape and broadcastTo', () => {
     const t = tensorOf(x, 'bfloat16')
     for (const [asked, shape] of [
       [[24], [24]],
-      [[2, 3, 4], [2, 3, 4]],
-      [[-1, 8], [3, 8]],
-      [[2, -1], [2, 12]],
-      [[1, 1, 24, 1], [1, 1, 24, 1]],
+      [
+        [2, 3, 4],
+        [2, 3, 4],
+      ],
+      [
+        [-1, 8],
+        [3, 8],
+      ],
+      [
+        [2, -1],
+        [2, 12],
+      ],
+      [
+        [1, 1, 24, 1],
+        [1, 1, 24, 1],
+      ],
     ] as const)
       await expectValues(`to [${asked}]`, t.reshape(asked), { shape, data: x.data })
-    await expectValues('a scalar', tensor([7]).reshape([]), values([], () => 7))
-    await expectValues('empty', tensor([]).reshape([3, 0]), values([3, 0], () => 0))
+    await expectValues(
+      'a scalar',
+      tensor([7]).reshape([]),
+      values([], () => 7),
+    )
+    await expectValues(
+      'empty',
+      tensor([]).reshape([3, 0]),
+      values([3, 0], () => 0),
+    )
   })
 
   it('broadcastTo, random shapes, every dtype', async () => {
@@ -159,14 +194,21 @@ describe('reshape and broadcastTo', () => {
       await expectValues(
         `[${own}] to [${shape}]`,
         tensorOf(x, dtype).broadcastTo(shape),
-        elementwise((value) => value, x, values(shape, () => 0)),
+        elementwise(
+          (value) => value,
+          x,
+          values(shape, () => 0),
+        ),
       )
     }
   })
 
   it('keeps its own copy of the shape it is given', async () => {
     const asked = [2, 3]
-    const results: Tensor[] = [tensor([1, 2, 3]).broadcastTo(asked), tensor([0, 1, 2, 3, 4, 5]).reshape(asked)]
+    const results: Tensor[] = [
+      tensor([1, 2, 3]).broadcastTo(asked),
+      tensor([0, 1, 2, 3, 4, 5]).reshape(asked),
+    ]
     asked[0] = 7
     for (const result of results) {
       expect(result.shape).toEqual([2, 3])
@@ -177,8 +219,34 @@ describe('reshape and broadcastTo', () => {
 
 describe('cast, clone, copyFrom, to', () => {
   const hostile = [
-    0, -0, 1, -1, 0.5, 1.5, 2.5, -2.5, 254.6, 255.4, 256, -0.9, 65504, 65520, 1e10, -1e10, 3e38, -3e38,
-    1 / 0, -1 / 0, Number.NaN, 1e-40, 6e-8, 5.9e-8, 1.00390625, 1.01171875, 2147483520, -2147483648,
+    0,
+    -0,
+    1,
+    -1,
+    0.5,
+    1.5,
+    2.5,
+    -2.5,
+    254.6,
+    255.4,
+    256,
+    -0.9,
+    65504,
+    65520,
+    1e10,
+    -1e10,
+    3e38,
+    -3e38,
+    1 / 0,
+    -1 / 0,
+    Number.NaN,
+    1e-40,
+    6e-8,
+    5.9e-8,
+    1.00390625,
+    1.01171875,
+    2147483520,
+    -2147483648,
   ].map(Math.fround)
 
   it('every pair of dtypes, hostile values', async () => {
@@ -219,9 +287,11 @@ describe('cast, clone, copyFrom, to', () => {
       const word = new Uint32Array(single.buffer)
       for (let i = 0; i < 65536; i++) {
         const expected = dtype === 'bfloat16' ? bfloat16(i) : float16(i)
-        if (!Object.is(wide[i], expected)) expect.fail(`${dtype} ${i}: expected ${expected}, got ${wide[i]}`)
+        if (!Object.is(wide[i], expected))
+          expect.fail(`${dtype} ${i}: expected ${expected}, got ${wide[i]}`)
         // A NaN stays one, whatever its payload.
-        if (back[i] !== i && !Number.isNaN(expected)) expect.fail(`${dtype} ${i} came back as ${back[i]}`)
+        if (back[i] !== i && !Number.isNaN(expected))
+          expect.fail(`${dtype} ${i} came back as ${back[i]}`)
       }
       function bfloat16(i: number): number {
         word[0] = i << 16
@@ -244,9 +314,18 @@ describe('cast, clone, copyFrom, to', () => {
       const x = randomValues(generator(52), [3, 5], dtype)
       const t = tensorOf(x, dtype)
       const copy = t.clone()
-      t.copyFrom(tensorOf(values([3, 5], () => 1), dtype))
+      t.copyFrom(
+        tensorOf(
+          values([3, 5], () => 1),
+          dtype,
+        ),
+      )
       await expectValues('the clone', copy, x)
-      await expectValues('the original', t, values([3, 5], () => 1))
+      await expectValues(
+        'the original',
+        t,
+        values([3, 5], () => 1),
+      )
     }
   })
 

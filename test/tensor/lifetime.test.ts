@@ -19,7 +19,10 @@ describe('dispose', () => {
     expect(left(() => made.push(tensor(1)))).toEqual([1, 4])
     expect(left(() => made.push((made[0] as Tensor<'float32'>).add(1)))).toEqual([1, 60])
     expect(left(() => made.push((made[0] as Tensor<'float32'>).sum([0, 1])))).toEqual([1, 4])
-    expect(left(() => made.forEach((t) => void t.dispose()))).toEqual([-7, -(60 + 14 + 7 + 4 + 60 + 4)])
+    expect(left(() => made.forEach((t) => void t.dispose()))).toEqual([
+      -7,
+      -(60 + 14 + 7 + 4 + 60 + 4),
+    ])
   })
 
   it('`using` disposes at the end of the block', () => {
@@ -60,17 +63,20 @@ describe('dispose', () => {
   it('uploads do not overwrite memory that queued work still reads', async () => {
     const n = 256
     const weight = normal([n, n], { seed: 3 })
-    const results: Tensor[] = []
+    const results: Tensor<'float32'>[] = []
     for (let i = 0; i < 50; i++) {
       // Each upload is disposed right after it is used; its memory is wanted by the next.
       using x = tensor(new Float32Array(n * n).fill(i))
       using square = x.reshape([n, n])
       results.push(square.matmul(weight).sum(0))
     }
-    const sums = await (results[1] as Tensor).data()
+    const sums = await (results[1] as Tensor<'float32'>).data()
     for (const [i, result] of results.entries()) {
       const got = await result.data()
-      const worst = got.reduce((most, value, j) => Math.max(most, Math.abs(value - i * (sums[j] as number))), 0)
+      const worst = got.reduce(
+        (most, value, j) => Math.max(most, Math.abs(value - i * (sums[j] as number))),
+        0,
+      )
       expect(worst).toBeLessThan(1e-2 * Math.max(i, 1))
       result.dispose()
     }
@@ -90,14 +96,17 @@ describe('reshape shares memory', () => {
   })
 
   it('costs no bytes, and the bytes go with the last', async () => {
-    let [x, y]: Tensor[] = []
-    expect(left(() => {
-      x = ones([4, 4])
-      y = x.reshape([16])
-    })).toEqual([2, 64])
-    expect(left(() => x?.dispose())).toEqual([-1, 0])
-    expect([...(await (y as Tensor).data())]).toEqual(new Array(16).fill(1))
-    expect(left(() => y?.dispose())).toEqual([-1, -64])
+    const made: Tensor[] = []
+    expect(
+      left(() => {
+        const x = ones([4, 4])
+        made.push(x, x.reshape([16]))
+      }),
+    ).toEqual([2, 64])
+    const [x, y] = made as [Tensor, Tensor]
+    expect(left(() => x.dispose())).toEqual([-1, 0])
+    expect([...(await y.data())]).toEqual(new Array(16).fill(1))
+    expect(left(() => y.dispose())).toEqual([-1, -64])
   })
 })
 
@@ -121,31 +130,45 @@ describe('tidy', () => {
     const shapes: (() => unknown)[] = [
       () => [ones([1]), ones([1])],
       () => ({ a: ones([1]), b: { c: [ones([1])] } }),
-      () => new Map([['a', ones([1])], ['b', ones([1])]]),
+      () =>
+        new Map([
+          ['a', ones([1])],
+          ['b', ones([1])],
+        ]),
       () => [[new Map([[1, { x: ones([1]), y: ones([1]) }]])]],
       () => Object.assign(Object.create(null) as object, { a: ones([1]), b: ones([1]) }),
     ]
     for (const make of shapes) {
-      expect(left(() => tidy(() => {
-        expect(left(() => tidy(() => {
-          ones([9])
-          return make()
-        }))).toEqual([2, 8])
-        // The outer tidy has taken them over.
-      }))).toEqual([0, 0])
+      expect(
+        left(() =>
+          tidy(() => {
+            expect(
+              left(() =>
+                tidy(() => {
+                  ones([9])
+                  return make()
+                }),
+              ),
+            ).toEqual([2, 8])
+            // The outer tidy has taken them over.
+          }),
+        ),
+      ).toEqual([0, 0])
     }
   })
 
   it('survives a result that refers to itself', () => {
     const loop: { tensor?: Tensor; self?: unknown } = {}
-    expect(left(() => {
-      tidy(() => {
-        ones([9])
-        loop.tensor = ones([1])
-        loop.self = loop
-        return loop
-      })
-    })).toEqual([1, 4])
+    expect(
+      left(() => {
+        tidy(() => {
+          ones([9])
+          loop.tensor = ones([1])
+          loop.self = loop
+          return loop
+        })
+      }),
+    ).toEqual([1, 4])
     expect(loop.tensor?.disposed).toBe(false)
     loop.tensor?.dispose()
   })

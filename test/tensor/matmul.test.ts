@@ -26,8 +26,14 @@ interface Case {
 }
 
 /** k roundings of partial sums, each at most half a unit of the sum of magnitudes. */
-async function check(draw: () => number, { a, b, transA = false, transB = false, bias, activation, dtype = 'float32' }: Case) {
-  const [x, y] = [randomValues(draw, a, dtype, { most: 1 }), randomValues(draw, b, dtype, { most: 1 })]
+async function check(
+  draw: () => number,
+  { a, b, transA = false, transB = false, bias, activation, dtype = 'float32' }: Case,
+) {
+  const [x, y] = [
+    randomValues(draw, a, dtype, { most: 1 }),
+    randomValues(draw, b, dtype, { most: 1 }),
+  ]
   let expected = product(x, y, transA, transB)
   const magnitude = product(absolute(x), absolute(y), transA, transB)
   const options: MatmulOptions<typeof dtype> = {}
@@ -127,30 +133,58 @@ describe('matmul', () => {
 
   it('empty operands: nothing to sum leaves the bias, no rows or columns leave nothing', async () => {
     const bias = values([3], (i) => i - 1)
-    await expectValues('k = 0', zeros([2, 0]).matmul(zeros([0, 3])), values([2, 3], () => 0))
+    await expectValues(
+      'k = 0',
+      zeros([2, 0]).matmul(zeros([0, 3])),
+      values([2, 3], () => 0),
+    )
     await expectValues(
       'k = 0 with a bias',
       zeros([2, 0]).matmul(zeros([0, 3]), { bias: tensorOf(bias, 'float32'), activation: 'relu' }),
       values([2, 3], (i) => Math.max(0, (i % 3) - 1)),
     )
-    await expectValues('m = 0', zeros([0, 4]).matmul(zeros([4, 3])), values([0, 3], () => 0))
-    await expectValues('n = 0', zeros([2, 4]).matmul(zeros([4, 0])), values([2, 0], () => 0))
-    await expectValues('no batches', zeros([0, 2, 4]).matmul(zeros([0, 4, 3])), values([0, 2, 3], () => 0))
+    await expectValues(
+      'm = 0',
+      zeros([0, 4]).matmul(zeros([4, 3])),
+      values([0, 3], () => 0),
+    )
+    await expectValues(
+      'n = 0',
+      zeros([2, 4]).matmul(zeros([4, 0])),
+      values([2, 0], () => 0),
+    )
+    await expectValues(
+      'no batches',
+      zeros([0, 2, 4]).matmul(zeros([0, 4, 3])),
+      values([0, 2, 3], () => 0),
+    )
   })
 
   it('NaN and infinity reach exactly their row or column', async () => {
     const a = values([3, 4], (i) => (i === 5 ? Number.NaN : 1))
     const b = values([4, 3], (i) => (i === 2 ? 1 / 0 : 1))
-    await expectValues('product', tensorOf(a, 'float32').matmul(tensorOf(b, 'float32')), product(a, b))
+    await expectValues(
+      'product',
+      tensorOf(a, 'float32').matmul(tensorOf(b, 'float32')),
+      product(a, b),
+    )
   })
 
   it('one tensor as both operands', async () => {
     const x = randomValues(generator(6), [17, 17], 'float32', { most: 1 })
     const t = tensorOf(x, 'float32')
-    await expectValues('x x', t.matmul(t), elementwise(Math.fround, product(x, x)), { ulps: 4, absolute: 1e-5 })
-    await expectValues('x xᵀ', t.matmul(t, { transB: true }), elementwise(Math.fround, product(x, x, false, true)), {
+    await expectValues('x x', t.matmul(t), elementwise(Math.fround, product(x, x)), {
       ulps: 4,
       absolute: 1e-5,
     })
+    await expectValues(
+      'x xᵀ',
+      t.matmul(t, { transB: true }),
+      elementwise(Math.fround, product(x, x, false, true)),
+      {
+        ulps: 4,
+        absolute: 1e-5,
+      },
+    )
   })
 })

@@ -162,7 +162,12 @@ describe('an op that fails when it runs', () => {
 
   it('only the first of several failures is told', async () => {
     failLater()
-    const bad = hold(tensor([[1, 2], [Number.NaN, 3]]))
+    const bad = hold(
+      tensor([
+        [1, 2],
+        [Number.NaN, 3],
+      ]),
+    )
     hold(perturb(bad, { t: Float32Array.of(0.5, 0.5), schedule: schedules.flow(), seed: 1 }).xt)
     await expectRejection(() => cpu.synchronize(), 'ERR_NONFINITE', message)
     await cpu.synchronize()

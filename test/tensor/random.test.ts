@@ -28,7 +28,9 @@ describe('the reference', () => {
     const hex = (words: number[]) => words.map((w) => w.toString(16)).join(' ')
     const ones = 0xffffffffn
     expect(hex(philox([0n, 0n, 0n, 0n], [0n, 0n]))).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8')
-    expect(hex(philox([ones, ones, ones, ones], [ones, ones]))).toBe('408f276d 41c83b0e a20bc7c6 6d5451fd')
+    expect(hex(philox([ones, ones, ones, ones], [ones, ones]))).toBe(
+      '408f276d 41c83b0e a20bc7c6 6d5451fd',
+    )
     expect(
       hex(philox([0x243f6a88n, 0x85a308d3n, 0x13198a2en, 0x03707344n], [0xa4093822n, 0x299f31d0n])),
     ).toBe('d16cfe09 94fdcceb 5001e420 24126ea1')
@@ -37,10 +39,18 @@ describe('the reference', () => {
 
 describe('uniform', () => {
   it('is Philox, word by word', async () => {
-    for (const [seed, offset] of [[0, 0], [1, 0], [123456789, 42], [2 ** 53 - 1, 2 ** 53 - 1], [2 ** 40 + 3, 2 ** 33]] as const) {
+    for (const [seed, offset] of [
+      [0, 0],
+      [1, 0],
+      [123456789, 42],
+      [2 ** 53 - 1, 2 ** 53 - 1],
+      [2 ** 40 + 3, 2 ** 33],
+    ] as const) {
       const got = await uniform([101], { seed, offset }).data()
       for (let i = 0; i < 101; i++)
-        expect(got[i], `seed ${seed}, offset ${offset}, element ${i}`).toBe((word(seed, offset, i) >>> 8) / 2 ** 24)
+        expect(got[i], `seed ${seed}, offset ${offset}, element ${i}`).toBe(
+          (word(seed, offset, i) >>> 8) / 2 ** 24,
+        )
     }
   })
 
@@ -125,10 +135,18 @@ for (const [name, draw] of Object.entries({ uniform, normal })) {
 
 describe('the same bits', () => {
   const environments = async () => {
-    const wanted = [{ DIDR_NUM_THREADS: '2' }, { DIDR_NUM_THREADS: '7' }, { DIDR_NUM_THREADS: '2', DIDR_SIMD: 'v2' }, { DIDR_NUM_THREADS: '7', DIDR_SIMD: 'v3' }]
+    const wanted = [
+      { DIDR_NUM_THREADS: '2' },
+      { DIDR_NUM_THREADS: '7' },
+      { DIDR_NUM_THREADS: '2', DIDR_SIMD: 'v2' },
+      { DIDR_NUM_THREADS: '7', DIDR_SIMD: 'v3' },
+    ]
     const level = (await device('cpu')).info.instructionLevel
     // A level that this machine lacks would silently be another.
-    return wanted.filter(({ DIDR_SIMD }) => DIDR_SIMD === undefined || (level !== 'base' && DIDR_SIMD <= (level as string)))
+    return wanted.filter(
+      ({ DIDR_SIMD }) =>
+        DIDR_SIMD === undefined || (level !== 'base' && DIDR_SIMD <= (level as string)),
+    )
   }
 
   for (const program of ['draw.mjs', 'arithmetic.mjs'])

@@ -72,20 +72,47 @@ describe('reductions', () => {
         const x = randomValues(draw, [length], 'float32')
         const all = x.shape.map((_, axis) => axis)
         const expected = elementwise(Math.fround, reduced(x, all, reference))
-        await expectValues(`${kind} of ${length}`, run(kind, tensorOf(x, 'float32')), expected, closeness(kind, x, all))
+        await expectValues(
+          `${kind} of ${length}`,
+          run(kind, tensorOf(x, 'float32')),
+          expected,
+          closeness(kind, x, all),
+        )
       }
-      for (const shape of [[65, 3], [3, 65], [1, 33], [33, 1], [5, 17, 9], [2, 300, 3]])
+      for (const shape of [
+        [65, 3],
+        [3, 65],
+        [1, 33],
+        [33, 1],
+        [5, 17, 9],
+        [2, 300, 3],
+      ])
         for (let axis = 0; axis < shape.length; axis++) {
           const x = randomValues(draw, shape, 'float32')
           const expected = elementwise(Math.fround, reduced(x, [axis], reference))
-          await expectValues(`${kind} of [${shape}] over ${axis}`, run(kind, tensorOf(x, 'float32'), axis), expected, closeness(kind, x, [axis]))
+          await expectValues(
+            `${kind} of [${shape}] over ${axis}`,
+            run(kind, tensorOf(x, 'float32'), axis),
+            expected,
+            closeness(kind, x, [axis]),
+          )
         }
     })
 
   it('an empty axis gives the neutral element', async () => {
     const x = zeros([2, 0, 3])
-    for (const [kind, neutral] of [['sum', 0], ['mean', Number.NaN], ['max', -1 / 0], ['min', 1 / 0], ['logSumExp', -1 / 0]] as const)
-      await expectValues(kind, run(kind, x, 1), values([2, 3], () => neutral))
+    for (const [kind, neutral] of [
+      ['sum', 0],
+      ['mean', Number.NaN],
+      ['max', -1 / 0],
+      ['min', 1 / 0],
+      ['logSumExp', -1 / 0],
+    ] as const)
+      await expectValues(
+        kind,
+        run(kind, x, 1),
+        values([2, 3], () => neutral),
+      )
     const none = zeros([0], { dtype: 'int32' })
     expect(await none.sum().item()).toBe(0)
     expect(await none.max().item()).toBe(-(2 ** 31))
@@ -104,14 +131,31 @@ describe('reductions', () => {
     const x = values([3, 4], (i) => (i === 5 ? Number.NaN : i))
     const t = tensorOf(x, 'float32')
     for (const [kind, reference] of Object.entries(kinds) as [Kind, (v: number[]) => number][])
-      await expectValues(kind, run(kind, t, 1), elementwise(Math.fround, reduced(x, [1], reference)), { ulps: 4 })
+      await expectValues(
+        kind,
+        run(kind, t, 1),
+        elementwise(Math.fround, reduced(x, [1], reference)),
+        { ulps: 4 },
+      )
   })
 
   it('logSumExp does not overflow and knows the infinities', async () => {
-    const rows = [[1000, 1000], [-1000, -1001], [-1 / 0, -1 / 0], [1 / 0, 0], [-1 / 0, 3], [88, 89]]
+    const rows = [
+      [1000, 1000],
+      [-1000, -1001],
+      [-1 / 0, -1 / 0],
+      [1 / 0, 0],
+      [-1 / 0, 3],
+      [88, 89],
+    ]
     const x = values([rows.length, 2], (i) => rows[Math.floor(i / 2)]?.[i % 2] as number)
     const expected = reduced(x, [1], logSumExp)
-    await expectValues('logSumExp', tensorOf(x, 'float32').logSumExp(1), elementwise(Math.fround, expected), { ulps: 2 })
+    await expectValues(
+      'logSumExp',
+      tensorOf(x, 'float32').logSumExp(1),
+      elementwise(Math.fround, expected),
+      { ulps: 2 },
+    )
   })
 
   it('int32 sums wrap, max and min are exact', async () => {
@@ -120,7 +164,11 @@ describe('reductions', () => {
       const x = values([length, 3], () => integer(draw, -(2 ** 31), 2 ** 31 - 1))
       const t = tensorOf(x, 'int32')
       for (const axes of [[0], [1], [0, 1]]) {
-        await expectValues('sum', t.sum(axes), reduced(x, axes, (v) => v.reduce((a, b) => (a + b) | 0, 0)))
+        await expectValues(
+          'sum',
+          t.sum(axes),
+          reduced(x, axes, (v) => v.reduce((a, b) => (a + b) | 0, 0)),
+        )
         await expectValues('max', t.max(axes), reduced(x, axes, largest))
         await expectValues('min', t.min(axes), reduced(x, axes, smallest))
       }
@@ -156,15 +204,34 @@ describe('argMax', () => {
           await expectValues(`argMax of [${shape}] along ${axis}`, y, reduced(x, [axis], argMax))
         }
     const x = values([2, 3], (i) => i)
-    await expectValues('from the back', tensorOf(x, 'float32').argMax(-1), values([2], () => 2))
-    await expectValues('no rows', zeros([0, 3]).argMax(1), values([0], () => 0))
+    await expectValues(
+      'from the back',
+      tensorOf(x, 'float32').argMax(-1),
+      values([2], () => 2),
+    )
+    await expectValues(
+      'no rows',
+      zeros([0, 3]).argMax(1),
+      values([0], () => 0),
+    )
   })
 })
 
 describe('softmax', () => {
   it('along every axis of random shapes', async () => {
     const draw = generator(29)
-    for (const shape of [[1], [17], [3, 5], [64, 65], [2, 3, 4, 5], [7, 1], [0, 3], [3, 0], [1, 1000], [1000, 3]])
+    for (const shape of [
+      [1],
+      [17],
+      [3, 5],
+      [64, 65],
+      [2, 3, 4, 5],
+      [7, 1],
+      [0, 3],
+      [3, 0],
+      [1, 1000],
+      [1000, 3],
+    ])
       for (const dtype of ['float32', 'bfloat16'] as const)
         for (let axis = 0; axis < shape.length; axis++) {
           const x = randomValues(draw, shape, dtype, { most: 10 })
@@ -179,8 +246,21 @@ describe('softmax', () => {
 
   it('the last axis by default, stable for large elements, NaN where it is not defined', async () => {
     const x = values([3, 2], (i) => [1000, 1001, -1e30, -1e30, 5, -1 / 0][i] as number)
-    await expectValues('large', tensorOf(x, 'float32').softmax(), elementwise(Math.fround, softmaxed(x, 1)), { ulps: 4 })
-    const bad = tensor([[Number.NaN, 1], [1 / 0, 1], [-1 / 0, -1 / 0]])
-    await expectValues('not defined', bad.softmax(), values([3, 2], () => Number.NaN))
+    await expectValues(
+      'large',
+      tensorOf(x, 'float32').softmax(),
+      elementwise(Math.fround, softmaxed(x, 1)),
+      { ulps: 4 },
+    )
+    const bad = tensor([
+      [Number.NaN, 1],
+      [1 / 0, 1],
+      [-1 / 0, -1 / 0],
+    ])
+    await expectValues(
+      'not defined',
+      bad.softmax(),
+      values([3, 2], () => Number.NaN),
+    )
   })
 })

@@ -150,10 +150,7 @@ function choice(first: (a: Tensor, b: Tensor) => Tensor): BinaryRule {
     const keptB = save(b)
     return (dy) => {
       const equal = keptA.equal(keptB)
-      return [
-        chosen(dy, first(keptA, keptB), equal),
-        chosen(dy, first(keptB, keptA), equal),
-      ]
+      return [chosen(dy, first(keptA, keptB), equal), chosen(dy, first(keptB, keptA), equal)]
     }
   }
 }
@@ -172,6 +169,10 @@ export function recordBinary(kind: BinaryKind, a: Tensor, b: Tensor, y: Tensor):
       ]
     }
   })
+}
+
+export function recordAddScaled(a: Tensor, b: Tensor, scale: number, y: Tensor): void {
+  record([y], [a, b], ({ needs }) => (dy) => [dy, needs[1] ? dy.mul(scale) : undefined])
 }
 
 export function recordWhere(condition: Tensor<'uint8'>, a: Tensor, b: Tensor, y: Tensor): void {

@@ -73,11 +73,15 @@ export function recordConcat(tensors: readonly Tensor[], axis: number, y: Tensor
 
 export function recordStack(tensors: readonly Tensor[], axis: number, y: Tensor): void {
   const shape = (tensors[0] as Tensor).shape
-  record([y], tensors, ({ needs }) => (dy) =>
-    tensors.map((_, i) => {
-      if (!needs[i]) return undefined
-      const begin = dy.shape.map((_size, a) => (a === axis ? i : 0))
-      return dy.slice(begin, dy.shape.with(axis, 1)).reshape(shape)
-    }),
+  record(
+    [y],
+    tensors,
+    ({ needs }) =>
+      (dy) =>
+        tensors.map((_, i) => {
+          if (!needs[i]) return undefined
+          const begin = dy.shape.map((_size, a) => (a === axis ? i : 0))
+          return dy.slice(begin, dy.shape.with(axis, 1)).reshape(shape)
+        }),
   )
 }

@@ -24,13 +24,13 @@ inline F32 withNan(F32 a, F32 b, F32 chosen) {
   return simd::select(simd::isNan(a) | simd::isNan(b), a + b, chosen);
 }
 inline F32 maximum(F32 a, F32 b) {
-  const F32 chosen = simd::select(a == b, simd::asFloat(simd::asBits(a) & simd::asBits(b)),
-                                  simd::max(a, b));
+  const F32 chosen =
+      simd::select(a == b, simd::asFloat(simd::asBits(a) & simd::asBits(b)), simd::max(a, b));
   return withNan(a, b, chosen);
 }
 inline F32 minimum(F32 a, F32 b) {
-  const F32 chosen = simd::select(a == b, simd::asFloat(simd::asBits(a) | simd::asBits(b)),
-                                  simd::min(a, b));
+  const F32 chosen =
+      simd::select(a == b, simd::asFloat(simd::asBits(a) | simd::asBits(b)), simd::min(a, b));
   return withNan(a, b, chosen);
 }
 
@@ -56,8 +56,8 @@ void loop(const T* a, const T* b, Result* y, int64_t count, const F& f) {
   const auto repeatedB = repeat(b, kRepeatB);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
-    storeLanes<kStreaming>(y + i, f(kRepeatA ? repeatedA : loadLanes(a + i),
-                                    kRepeatB ? repeatedB : loadLanes(b + i)));
+    storeLanes<kStreaming>(
+        y + i, f(kRepeatA ? repeatedA : loadLanes(a + i), kRepeatB ? repeatedB : loadLanes(b + i)));
   if (i < count) {
     const int rest = static_cast<int>(count - i);
     storeLanesPartial(y + i,
@@ -88,17 +88,16 @@ void apply(const BinaryArgs& arguments, CpuContext& context, const F& f, int64_t
   Result* y = static_cast<Result*>(arguments.y);
   // Written in place, a line is in the cache already.
   const bool inPlace = y == arguments.a || y == arguments.b;
-  const int64_t streamedBytes =
-      inPlace ? 0 : plan.count * static_cast<int64_t>(sizeof(Result));
+  const int64_t streamedBytes = inPlace ? 0 : plan.count * static_cast<int64_t>(sizeof(Result));
   context.pool.parallelFor(plan.count, grain, [&](int64_t begin, int64_t end) {
-    forEachRun<2>(plan, begin, end, {arguments.a, arguments.b}, {sizeof(T), sizeof(T)},
-                  [&](int64_t position, int64_t count, const void* const* operands,
-                      const bool* repeated) {
-                    if (streams(y + position, streamedBytes))
-                      run<true, T>(operands, repeated, y + position, count, f);
-                    else
-                      run<false, T>(operands, repeated, y + position, count, f);
-                  });
+    forEachRun<2>(
+        plan, begin, end, {arguments.a, arguments.b}, {sizeof(T), sizeof(T)},
+        [&](int64_t position, int64_t count, const void* const* operands, const bool* repeated) {
+          if (streams(y + position, streamedBytes))
+            run<true, T>(operands, repeated, y + position, count, f);
+          else
+            run<false, T>(operands, repeated, y + position, count, f);
+        });
     simd::streamFence();
   });
 }

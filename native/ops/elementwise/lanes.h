@@ -26,7 +26,9 @@ template <class T>
 DIDR_SIMD simd::F32 loadLanesPartial(const T* p, int n) {
   return simd::loadPartial(p, n);
 }
-DIDR_SIMD simd::I32 loadLanesPartial(const int32_t* p, int n) { return simd::loadIntsPartial(p, n); }
+DIDR_SIMD simd::I32 loadLanesPartial(const int32_t* p, int n) {
+  return simd::loadIntsPartial(p, n);
+}
 DIDR_SIMD simd::I32 loadLanesPartial(const uint8_t* p, int n) {
   return __builtin_convertvector(simd::loadBitsPartial<simd::U8>(p, n), simd::I32);
 }
@@ -56,7 +58,9 @@ template <class T>
 DIDR_SIMD void storeLanesPartial(T* p, simd::F32 v, int n) {
   simd::storePartial(p, v, n);
 }
-DIDR_SIMD void storeLanesPartial(int32_t* p, simd::I32 v, int n) { simd::storeIntsPartial(p, v, n); }
+DIDR_SIMD void storeLanesPartial(int32_t* p, simd::I32 v, int n) {
+  simd::storeIntsPartial(p, v, n);
+}
 DIDR_SIMD void storeLanesPartial(Truth* p, simd::I32 mask, int n) {
   simd::storeBitsPartial(p, __builtin_convertvector(simd::asBits(mask) & 1u, simd::U8), n);
 }

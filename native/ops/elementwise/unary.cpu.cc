@@ -128,8 +128,7 @@ void computeInt(const UnaryArgs& arguments, CpuContext& context) {
     case Unary::kSign:
       return cheap([](I32 x) -> I32 { return (x < 0) - (x > 0); });
     case Unary::kLogicalNot:
-      return apply<int32_t, Truth>(arguments, context, kGrain,
-                                   [](I32 x) -> I32 { return x == 0; });
+      return apply<int32_t, Truth>(arguments, context, kGrain, [](I32 x) -> I32 { return x == 0; });
     case Unary::kClip: {
       const I32 lo = simd::saturateToInt(broadcast(arguments.lo));
       const I32 hi = simd::saturateToInt(broadcast(arguments.hi));

@@ -42,15 +42,15 @@ void choose(const WhereArgs& arguments, CpuContext& context) {
                               {arguments.cStrides, arguments.aStrides, arguments.bStrides});
   Bits* y = static_cast<Bits*>(arguments.y);
   context.pool.parallelFor(plan.count, kGrain, [&](int64_t begin, int64_t end) {
-    forEachRun<3>(plan, begin, end, {arguments.condition, arguments.a, arguments.b},
-                  {1, sizeof(Bits), sizeof(Bits)},
-                  [&](int64_t position, int64_t count, const void* const* operands,
-                      const bool* repeated) {
-                    if (repeated[0])
-                      run<Bits, 0>(operands, repeated, y + position, count);
-                    else
-                      run<Bits, 1>(operands, repeated, y + position, count);
-                  });
+    forEachRun<3>(
+        plan, begin, end, {arguments.condition, arguments.a, arguments.b},
+        {1, sizeof(Bits), sizeof(Bits)},
+        [&](int64_t position, int64_t count, const void* const* operands, const bool* repeated) {
+          if (repeated[0])
+            run<Bits, 0>(operands, repeated, y + position, count);
+          else
+            run<Bits, 1>(operands, repeated, y + position, count);
+        });
   });
 }
 

@@ -133,8 +133,7 @@ struct Block {
     return __builtin_shuffle(a, b, from);
   }
 
-  DIDR_SIMD void transpose(const Bits* x, int64_t xStride, Bits* y,
-                                         int64_t yStride) {
+  DIDR_SIMD void transpose(const Bits* x, int64_t xStride, Bits* y, int64_t yStride) {
     Row rows[kSide];
     for (int i = 0; i < kSide; ++i) memcpy(&rows[i], x + i * xStride, sizeof(Row));
     for (int round = 1; round < kSide; round *= 2) {
@@ -192,8 +191,8 @@ void copyTransposed(const CopyPlan& plan, int along, const Bits* x, Bits* y, Cpu
   const int64_t matrices = plan.count / (iAxis.size * jAxis.size);
 
   const int64_t bytes = plan.count * static_cast<int64_t>(sizeof(Bits));
-  bool streaming = bytes >= simd::kStreamingBytes && reinterpret_cast<uintptr_t>(y) % kLineBytes == 0 &&
-                   jAxis.yStride % kSide == 0;
+  bool streaming = bytes >= simd::kStreamingBytes &&
+                   reinterpret_cast<uintptr_t>(y) % kLineBytes == 0 && jAxis.yStride % kSide == 0;
   for (int axis = 0; axis < outerRank; ++axis)
     streaming = streaming && outer[axis].yStride % kSide == 0;
 

@@ -24,8 +24,7 @@ void fillWith(const FillArgs& arguments, CpuContext& context) {
   for (int64_t i = 0; i < kStep; ++i) repeated[i] = element;
   const auto pattern = simd::loadBits<simd::F32>(repeated);
   T* y = static_cast<T*>(arguments.y);
-  const bool streaming =
-      simd::streamingPays(y, arguments.count * static_cast<int64_t>(sizeof(T)));
+  const bool streaming = simd::streamingPays(y, arguments.count * static_cast<int64_t>(sizeof(T)));
   context.pool.parallelFor(arguments.count, kGrain, [&](int64_t begin, int64_t end) {
     int64_t i = begin;
     if (streaming) {

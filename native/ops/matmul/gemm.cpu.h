@@ -67,8 +67,7 @@ void pack(const float* x, int64_t iStride, int64_t pStride, int64_t count, int64
           for (int step = 0; step < 4; ++step)
             packed[(p + step) * kWidth + i] = from[i * iStride + (p + step) * pStride];
       for (; p < depth; ++p)
-        for (int i = 0; i < kWidth; ++i)
-          packed[p * kWidth + i] = from[i * iStride + p * pStride];
+        for (int i = 0; i < kWidth; ++i) packed[p * kWidth + i] = from[i * iStride + p * pStride];
     }
   }
 }
@@ -96,7 +95,8 @@ inline void multiplyTile(const float* a, const float* b, int64_t depth, float al
       for (int v = 0; v < kTileVectors; ++v) {
         float* at = c + i * ldc + v * kLanes;
         const F32 product = sums[i][v] * alpha;
-        simd::store(at, beta == 0 ? product : multiplyAdd(simd::load(at), simd::broadcast(beta), product));
+        simd::store(
+            at, beta == 0 ? product : multiplyAdd(simd::load(at), simd::broadcast(beta), product));
       }
     return;
   }
@@ -125,8 +125,8 @@ inline bool gemm(bool transA, bool transB, int64_t m, int64_t n, int64_t k, floa
   const int64_t depthMost = atMost(k, kDepth);
   const int64_t aFloats = roundUp(roundUp(atMost(m, kRows), kTileRows) * depthMost, 16);
   const int64_t bFloats = roundUp(roundUp(atMost(n, kColumns), kTileColumns) * depthMost, 16);
-  auto* packedA =
-      static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(aFloats + bFloats) * sizeof(float)));
+  auto* packedA = static_cast<float*>(
+      std::aligned_alloc(64, static_cast<size_t>(aFloats + bFloats) * sizeof(float)));
   if (packedA == nullptr) return false;
   float* packedB = packedA + aFloats;
   for (int64_t j0 = 0; j0 < n; j0 += kColumns) {

@@ -10,6 +10,7 @@
 
 #include "native/core/op.h"
 #include "native/core/simd_math.h"
+#include "native/ops/nn/silu.cpu.h"
 #include "native/ops/nn/vectors.cpu.h"
 
 namespace didr {
@@ -25,40 +26,38 @@ DIDR_SIMD F32 bounded(F32 x, float limit) {
 }
 
 struct NoneDerivative {
-  DIDR_SIMD F32 of(F32) { return broadcast(1.0f); }
+  __attribute__((always_inline)) static F32 of(F32) { return broadcast(1.0f); }
 };
 struct ReluDerivative {
-  DIDR_SIMD F32 of(F32 x) {
+  __attribute__((always_inline)) static F32 of(F32 x) {
     const F32 step = simd::select(x > simd::zero(), broadcast(1.0f), simd::zero());
     return simd::select(simd::isNan(x), x, step);
   }
 };
 struct SigmoidDerivative {
   // s(-x) rather than 1 - s(x), which cancels for large x.
-  DIDR_SIMD F32 of(F32 x) { return simd::sigmoid(x) * simd::sigmoid(-x); }
+  __attribute__((always_inline)) static F32 of(F32 x) {
+    return simd::sigmoid(x) * simd::sigmoid(-x);
+  }
 };
 struct TanhDerivative {
-  DIDR_SIMD F32 of(F32 x) {
+  __attribute__((always_inline)) static F32 of(F32 x) {
     const F32 t = simd::tanh(x);
     return (1.0f - t) * (1.0f + t);
   }
 };
 struct SiluDerivative {
-  DIDR_SIMD F32 of(F32 x) {
-    const F32 z = bounded(x, 120.0f);
-    const F32 s = simd::sigmoid(z);
-    return simd::fma(z * s, 1.0f - s, s);
-  }
+  __attribute__((always_inline)) static F32 of(F32 x) { return simd::siluWithSlope(x).slope; }
 };
 struct GeluDerivative {
-  DIDR_SIMD F32 of(F32 x) {
+  __attribute__((always_inline)) static F32 of(F32 x) {
     constexpr float kInverseSqrt2Pi = 0x1.988454p-2f;
     const F32 z = bounded(x, 15.0f);
     return simd::fma(z * kInverseSqrt2Pi, simd::exp(z * z * -0.5f), simd::normalCdf(z));
   }
 };
 struct GeluTanhDerivative {
-  DIDR_SIMD F32 of(F32 x) {
+  __attribute__((always_inline)) static F32 of(F32 x) {
     constexpr float kTwiceSqrt2OverPi = 0x1.988454p0f;
     constexpr float kCubic = 0.044715f;
     const F32 z = bounded(x, 20.0f);

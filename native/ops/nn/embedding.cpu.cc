@@ -27,6 +27,7 @@ void embeddingCpu(const EmbeddingArgs& arguments, CpuContext& context) {
   if (!allInside(arguments.ids, arguments.count, arguments.vocabulary))
     return refuse(context, Code::kRange, kOutside);
   const auto rowBytes = static_cast<int64_t>(sizeOf(arguments.dtype)) * arguments.size;
+  if (rowBytes == 0) return;
   context.pool.parallelFor(
       arguments.count, rowGrain(arguments.size), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
@@ -40,20 +41,18 @@ void embeddingBackwardCpu(const EmbeddingBackwardArgs& arguments, CpuContext& co
   if (!allInside(arguments.ids, arguments.count, arguments.vocabulary))
     return refuse(context, Code::kRange, kOutside);
   const int64_t size = arguments.size;
-  context.pool.parallelFor(
-      arguments.vocabulary, rowGrain(size), [&](int64_t begin, int64_t end) {
-        memset(arguments.dTable + begin * size, 0,
-               static_cast<size_t>((end - begin) * size) * sizeof(float));
-        for (int64_t i = 0; i < arguments.count; ++i) {
-          const int64_t id = arguments.ids[i];
-          if (id < begin || id >= end) continue;
-          const float* dy = arguments.dy + i * size;
-          float* row = arguments.dTable + id * size;
-          forEachVector(0, size, [&](int64_t c, auto extent) {
-            store(row + c, load(row + c, extent) + load(dy + c, extent), extent);
-          });
-        }
+  context.pool.parallelFor(arguments.vocabulary, rowGrain(size), [&](int64_t begin, int64_t end) {
+    clear(arguments.dTable + begin * size, (end - begin) * size);
+    for (int64_t i = 0; i < arguments.count; ++i) {
+      const int64_t id = arguments.ids[i];
+      if (id < begin || id >= end) continue;
+      const float* dy = arguments.dy + i * size;
+      float* row = arguments.dTable + id * size;
+      forEachVector(0, size, [&](int64_t c, auto extent) {
+        store(row + c, load(row + c, extent) + load(dy + c, extent), extent);
       });
+    }
+  });
 }
 
 }  // namespace DIDR_LEVEL

@@ -45,7 +45,8 @@ void forwardAs(const GatedResidualArgs& arguments, CpuContext& context) {
             const T* h = static_cast<const T*>(arguments.h) + row * size;
             T* y = static_cast<T*>(arguments.y) + row * size;
             forEachVector(0, size, [&](int64_t i, auto extent) {
-              store(y + i, simd::fma(load(gates + i, extent), load(h + i, extent), load(x + i, extent)),
+              store(y + i,
+                    simd::fma(load(gates + i, extent), load(h + i, extent), load(x + i, extent)),
                     extent);
             });
           }
@@ -59,27 +60,26 @@ void backwardAs(const GatedResidualBackwardArgs& arguments, CpuContext& context)
   const int64_t size = arguments.size;
   const int64_t blocks = rowBlocks(arguments.rows, arguments.rowsPerSample);
   bool starved = false;
-  context.pool.parallelFor(
-      blocks, rowBlockGrain(size), [&](int64_t firstBlock, int64_t lastBlock) {
-        for (int64_t index = firstBlock; index < lastBlock; ++index) {
-          const RowBlock block(index, arguments.rowsPerSample);
-          const float* gates = gatesOf<T>(arguments.gate, block.sample, size, arguments.tanh);
-          if (gates == nullptr) return __atomic_store_n(&starved, true, __ATOMIC_RELAXED);
-          float* sums = arguments.partials + index * size;
-          memset(sums, 0, static_cast<size_t>(size) * sizeof(float));
-          for (int64_t row = block.begin; row < block.end; ++row) {
-            const T* h = static_cast<const T*>(arguments.h) + row * size;
-            const T* dy = static_cast<const T*>(arguments.dy) + row * size;
-            T* dh = static_cast<T*>(arguments.dh) + row * size;
-            forEachVector(0, size, [&](int64_t i, auto extent) {
-              const F32 gradient = load(dy + i, extent);
-              const F32 sum = simd::fma(gradient, load(h + i, extent), load(sums + i, extent));
-              store(dh + i, gradient * load(gates + i, extent), extent);
-              store(sums + i, sum, extent);
-            });
-          }
-        }
-      });
+  context.pool.parallelFor(blocks, rowBlockGrain(size), [&](int64_t firstBlock, int64_t lastBlock) {
+    for (int64_t index = firstBlock; index < lastBlock; ++index) {
+      const RowBlock block(index, arguments.rowsPerSample);
+      const float* gates = gatesOf<T>(arguments.gate, block.sample, size, arguments.tanh);
+      if (gates == nullptr) return __atomic_store_n(&starved, true, __ATOMIC_RELAXED);
+      float* sums = arguments.partials + index * size;
+      clear(sums, size);
+      for (int64_t row = block.begin; row < block.end; ++row) {
+        const T* h = static_cast<const T*>(arguments.h) + row * size;
+        const T* dy = static_cast<const T*>(arguments.dy) + row * size;
+        T* dh = static_cast<T*>(arguments.dh) + row * size;
+        forEachVector(0, size, [&](int64_t i, auto extent) {
+          const F32 gradient = load(dy + i, extent);
+          const F32 sum = simd::fma(gradient, load(h + i, extent), load(sums + i, extent));
+          store(dh + i, gradient * load(gates + i, extent), extent);
+          store(sums + i, sum, extent);
+        });
+      }
+    }
+  });
   if (starved) return refuse(context, Code::kOutOfMemory, "gatedResidual: no memory for the gates");
   const int64_t samples = arguments.rows == 0 ? 0 : arguments.rows / arguments.rowsPerSample;
   const int64_t blocksPerSample = samples == 0 ? 0 : blocks / samples;

@@ -31,7 +31,8 @@ struct Affine {
   int64_t size;
 
   template <class Extent>
-  DIDR_SIMD static F32 orElse(const T* row, int64_t i, Extent extent, float absent) {
+  __attribute__((always_inline)) static F32 orElse(const T* row, int64_t i, Extent extent,
+                                                   float absent) {
     return row == nullptr ? broadcast(absent) : load(row + i, extent);
   }
   template <class Extent>
@@ -59,8 +60,8 @@ DIDR_SIMD Statistics statisticsOf(const T* x, int64_t size, float epsilon) {
   float mean = 0;
   if constexpr (kKind == NormKind::kLayer) {
     LaneSum sum;
-    forEachLaneVector(size,
-                      [&](int64_t i, int part, auto extent) { sum.parts[part] += load(x + i, extent); });
+    forEachLaneVector(
+        size, [&](int64_t i, int part, auto extent) { sum.parts[part] += load(x + i, extent); });
     mean = sum.total() / count;
   }
   LaneSum squares;
@@ -126,14 +127,14 @@ DIDR_SIMD void backwardRow(const T* x, const T* dy, T* dx, Statistics of, const 
   });
   const auto count = static_cast<float>(size);
   const F32 alongXhat = broadcast(projection.total() / count);
-  const F32 alongOnes =
-      kKind == NormKind::kLayer ? broadcast(total.total() / count) : simd::zero();
+  const F32 alongOnes = kKind == NormKind::kLayer ? broadcast(total.total() / count) : simd::zero();
   forEachVector(0, size, [&](int64_t i, auto extent) {
     const F32 gradient = load(dy + i, extent);
     const F32 g = gradient * load(factor + i, extent);
     const F32 xhat = (load(x + i, extent) - mean) * rstd;
     store(sumsXhat + i, simd::fma(gradient, xhat, load(sumsXhat + i, extent)), extent);
-    if constexpr (kKind == NormKind::kLayer) store(sums + i, load(sums + i, extent) + gradient, extent);
+    if constexpr (kKind == NormKind::kLayer)
+      store(sums + i, load(sums + i, extent) + gradient, extent);
     store(dx + i, (g - simd::fma(xhat, alongXhat, alongOnes)) * rstd, extent);
   });
 }
@@ -162,26 +163,25 @@ void backwardAs(const NormBackwardArgs& arguments, CpuContext& context) {
                          static_cast<const T*>(arguments.bias),
                          static_cast<const T*>(arguments.scale), nullptr, size};
   bool starved = false;
-  context.pool.parallelFor(
-      blocks, rowBlockGrain(size), [&](int64_t firstBlock, int64_t lastBlock) {
-        float* factor = threadScratch.floats(size);
-        if (factor == nullptr) return __atomic_store_n(&starved, true, __ATOMIC_RELAXED);
-        int64_t folded = -1;
-        for (int64_t index = firstBlock; index < lastBlock; ++index) {
-          const RowBlock block(index, arguments.rowsPerSample);
-          if (block.sample != folded) affine.fold(folded = block.sample, factor, nullptr);
-          float* sumsXhat = arguments.partials + 2 * index * size;
-          memset(sumsXhat, 0, static_cast<size_t>(2 * size) * sizeof(float));
-          for (int64_t row = block.begin; row < block.end; ++row) {
-            const float mean = kKind == NormKind::kLayer ? arguments.mean[row] : 0.0f;
-            backwardRow<kKind>(static_cast<const T*>(arguments.x) + row * size,
-                               static_cast<const T*>(arguments.dy) + row * size,
-                               static_cast<T*>(arguments.dx) + row * size,
-                               Statistics{mean, arguments.rstd[row]}, factor, sumsXhat,
-                               sumsXhat + size, size);
-          }
-        }
-      });
+  context.pool.parallelFor(blocks, rowBlockGrain(size), [&](int64_t firstBlock, int64_t lastBlock) {
+    float* factor = threadScratch.floats(size);
+    if (factor == nullptr) return __atomic_store_n(&starved, true, __ATOMIC_RELAXED);
+    int64_t folded = -1;
+    for (int64_t index = firstBlock; index < lastBlock; ++index) {
+      const RowBlock block(index, arguments.rowsPerSample);
+      if (block.sample != folded) affine.fold(folded = block.sample, factor, nullptr);
+      float* sumsXhat = arguments.partials + 2 * index * size;
+      clear(sumsXhat, 2 * size);
+      for (int64_t row = block.begin; row < block.end; ++row) {
+        const float mean = kKind == NormKind::kLayer ? arguments.mean[row] : 0.0f;
+        backwardRow<kKind>(static_cast<const T*>(arguments.x) + row * size,
+                           static_cast<const T*>(arguments.dy) + row * size,
+                           static_cast<T*>(arguments.dx) + row * size,
+                           Statistics{mean, arguments.rstd[row]}, factor, sumsXhat, sumsXhat + size,
+                           size);
+      }
+    }
+  });
   if (starved) return refuse(context, Code::kOutOfMemory, kStarved);
 
   const int64_t samples = arguments.rows == 0 ? 0 : arguments.rows / arguments.rowsPerSample;

@@ -2,7 +2,7 @@
 #include "native/ops/nn/swi_glu.h"
 
 #include "native/core/op.h"
-#include "native/ops/elementwise/activation.cpu.h"
+#include "native/ops/nn/silu.cpu.h"
 #include "native/ops/nn/vectors.cpu.h"
 
 namespace didr {
@@ -35,12 +35,9 @@ void backwardAs(const SwiGluBackwardArgs& arguments, CpuContext& context) {
       const F32 z = load(a + i, extent);
       const F32 gradient = load(dy + i, extent);
       const F32 other = load(b + i, extent);
-      const F32 s = simd::sigmoid(z);
-      const F32 silu = simd::aboveMinusInfinity(z) * s;
-      // silu (1 - s): at infinity the factor 1 - s is an exact zero, and silu must not be infinite.
-      const F32 bounded = simd::min(simd::broadcast(120.0f), silu);
-      store(db + i, gradient * silu, extent);
-      store(da + i, gradient * other * simd::fma(bounded, 1.0f - s, s), extent);
+      const simd::Silu silu = simd::siluWithSlope(z);
+      store(db + i, gradient * silu.value, extent);
+      store(da + i, gradient * other * silu.slope, extent);
     });
   });
 }

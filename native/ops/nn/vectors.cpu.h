@@ -46,7 +46,11 @@ DIDR_SIMD void forEachVector(int64_t begin, int64_t end, const Body& body) {
   if (i < end) body(i, Part{static_cast<int>(end - i)});
 }
 
-// The same for [0, count) with the part of a LaneSum that the vector belongs to: body(index, part, extent).
+DIDR_SIMD void clear(float* p, int64_t count) {
+  forEachVector(0, count, [&](int64_t i, auto extent) { store(p + i, simd::zero(), extent); });
+}
+
+// As forEachVector over [0, count), with the part of a LaneSum that the vector belongs to: body(index, part, extent).
 template <class Body>
 DIDR_SIMD void forEachLaneVector(int64_t count, const Body& body) {
   using namespace simd;

@@ -39,11 +39,11 @@ inline int64_t ceilDivide(int64_t x, int64_t y) { return (x + y - 1) / y; }
 
 struct Slices {
   int64_t outer, axis, inner;
-  int64_t fold;           // indices of the axis per row
-  int64_t rows;           // whole rows
-  int64_t chunks;         // per outer index
+  int64_t fold;    // indices of the axis per row
+  int64_t rows;    // whole rows
+  int64_t chunks;  // per outer index
   int64_t rowsPerBlock;
-  int64_t sections;       // per slice
+  int64_t sections;  // per slice
   int64_t rowsPerSection;
 
   Slices(int64_t outerIn, int64_t axisIn, int64_t innerIn)
@@ -102,8 +102,13 @@ void addSection(Columns& total, const Slices& s, const T* x, int64_t slice, int6
   int64_t begin = rows.begin;
   do {
     const int64_t end = atMost(begin + s.rowsPerBlock, rows.end);
-    const Block<T> block{from + begin * s.rowStride(), s.rowStride(), end - begin,
-                         end == rows.end ? rows.tail : 0, s.fold, columns, begin};
+    const Block<T> block{from + begin * s.rowStride(),
+                         s.rowStride(),
+                         end - begin,
+                         end == rows.end ? rows.tail : 0,
+                         s.fold,
+                         columns,
+                         begin};
     if (begin == rows.begin) {
       total.addBlock(block);
     } else {
@@ -118,8 +123,8 @@ void addSection(Columns& total, const Slices& s, const T* x, int64_t slice, int6
 template <class Columns, class T, class Finish>
 void forEachSlice(const Slices& s, const T* x, CpuContext& context, const Finish& finish) {
   const int64_t slices = s.slices();
-  const bool splits = context.pool.threads() > 1 && s.sections > 1 &&
-                      slices < 2 * context.pool.threads();
+  const bool splits =
+      context.pool.threads() > 1 && s.sections > 1 && slices < 2 * context.pool.threads();
   auto* partials = splits ? static_cast<Columns*>(std::malloc(
                                 static_cast<size_t>(slices * s.sections) * sizeof(Columns)))
                           : nullptr;
@@ -280,8 +285,8 @@ struct MergedColumns {
       x += column;
       for (int64_t row = 0; row < rows; ++row, x += rowStride)
         for (int v = 0; v < kVectors; ++v)
-          merged[v] = Merge::merge(merged[v], lanes == kLanes ? loadLanes(x + v * kLanes)
-                                                              : loadLanesPartial(x, lanes));
+          merged[v] = Merge::merge(
+              merged[v], lanes == kLanes ? loadLanes(x + v * kLanes) : loadLanesPartial(x, lanes));
       for (int v = 0; v < kVectors; ++v) simd::storeBits(at + v * kLanes, merged[v]);
     }
   };
@@ -354,8 +359,9 @@ struct LogSumExpColumns {
       for (int half = 0; half < kLanes; half += kLanes / 2) {
         const F64 sumA = loadBits<F64>(sums.values + c + half);
         const F64 sumB = loadBits<F64>(later.sums.values + c + half);
-        storeBits(sums.values + c + half, sumA * (half == 0 ? widenLow(scaleA) : widenHigh(scaleA)) +
-                                              sumB * (half == 0 ? widenLow(scaleB) : widenHigh(scaleB)));
+        storeBits(sums.values + c + half,
+                  sumA * (half == 0 ? widenLow(scaleA) : widenHigh(scaleA)) +
+                      sumB * (half == 0 ? widenLow(scaleB) : widenHigh(scaleB)));
       }
       store(largest.values + c, both);
     }

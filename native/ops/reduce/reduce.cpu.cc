@@ -64,7 +64,8 @@ struct ArgMaxColumns {
     void add(const T* from, int64_t rowStride, int64_t rows, int64_t column, int lanes) const {
       using V = decltype(loadLanes(values));
       using simd::kLanes;
-      const int64_t first = firstRow + (rowStride == 0 ? 0 : (from - static_cast<const T*>(x)) / rowStride);
+      const int64_t first =
+          firstRow + (rowStride == 0 ? 0 : (from - static_cast<const T*>(x)) / rowStride);
       V best[kVectors];
       I32 index[kVectors];
       for (int v = 0; v < kVectors; ++v) {
@@ -74,10 +75,12 @@ struct ArgMaxColumns {
       from += column;
       for (int64_t row = 0; row < rows; ++row, from += rowStride)
         for (int v = 0; v < kVectors; ++v) {
-          const V next = lanes == kLanes ? loadLanes(from + v * kLanes) : loadLanesPartial(from, lanes);
+          const V next =
+              lanes == kLanes ? loadLanes(from + v * kLanes) : loadLanesPartial(from, lanes);
           const I32 above = isAbove(next, best[v]);
           best[v] = simd::select(above, next, best[v]);
-          index[v] = simd::select(above, simd::broadcast(static_cast<int32_t>(first + row)), index[v]);
+          index[v] =
+              simd::select(above, simd::broadcast(static_cast<int32_t>(first + row)), index[v]);
         }
       for (int v = 0; v < kVectors; ++v) {
         simd::storeBits(values + column + v * kLanes, best[v]);
@@ -174,11 +177,10 @@ void reduceFloat(const ReduceArgs& arguments, CpuContext& context) {
     case Reduce::kArgMax:
       return reduceArgMax<float, T>(arguments, context);
     case Reduce::kLogSumExp:
-      return reduceWith<LogSumExpColumns, T>(
-          arguments, context, static_cast<T*>(arguments.y),
-          [](const LogSumExpColumns& total, int64_t c) {
-            return (total.shift(c) + simd::log(total.sum(c)))[0];
-          });
+      return reduceWith<LogSumExpColumns, T>(arguments, context, static_cast<T*>(arguments.y),
+                                             [](const LogSumExpColumns& total, int64_t c) {
+                                               return (total.shift(c) + simd::log(total.sum(c)))[0];
+                                             });
   }
 }
 

@@ -19,13 +19,13 @@ using simd::kLanes;
 
 // y = exp(x - shift) scale over rows of `width` columns.
 template <class T>
-void normalise(const T* x, T* y, int64_t rows, int64_t rowStride, int64_t width, const float* shifts,
-               const float* scales) {
+void normalise(const T* x, T* y, int64_t rows, int64_t rowStride, int64_t width,
+               const float* shifts, const float* scales) {
   for (int64_t row = 0; row < rows; ++row, x += rowStride, y += rowStride) {
     int64_t c = 0;
     for (; c + kLanes <= width; c += kLanes)
-      simd::store(y + c, simd::exp(simd::load(x + c) - simd::load(shifts + c)) *
-                             simd::load(scales + c));
+      simd::store(y + c,
+                  simd::exp(simd::load(x + c) - simd::load(shifts + c)) * simd::load(scales + c));
     if (c < width) {
       const int rest = static_cast<int>(width - c);
       const F32 e = simd::exp(simd::loadPartial(x + c, rest) - simd::load(shifts + c));
@@ -57,12 +57,11 @@ void softmaxOf(const SoftmaxArgs& arguments, CpuContext& context) {
     for (int64_t c = width; c < width + kLanes; ++c) shifts[c] = scales[c] = 0;
     const int64_t offset = s.sliceOffset(slice);
     // Runs on this thread when the slices themselves are shared out.
-    context.pool.parallelFor(s.rows, atLeastOne(kReduceGrain / 4 / width),
-                             [&](int64_t begin, int64_t end) {
-                               const int64_t at = offset + begin * s.rowStride();
-                               normalise(x + at, y + at, end - begin, s.rowStride(), width, shifts,
-                                         scales);
-                             });
+    context.pool.parallelFor(
+        s.rows, atLeastOne(kReduceGrain / 4 / width), [&](int64_t begin, int64_t end) {
+          const int64_t at = offset + begin * s.rowStride();
+          normalise(x + at, y + at, end - begin, s.rowStride(), width, shifts, scales);
+        });
     const int64_t at = offset + s.rows * s.rowStride();
     const int64_t tail = (s.axis - s.rows * s.fold) * s.inner;
     if (tail > 0) normalise(x + at, y + at, 1, 0, tail, shifts, scales);

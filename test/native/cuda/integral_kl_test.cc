@@ -83,7 +83,8 @@ struct Problem {
           weight = weights[s];
           break;
       }
-      double distance = 0.0, target = 0.0, reference = 0.0, sumScale = 0.0;
+      double distance = 0.0, distanceScale = 0.0;
+      double target = 0.0, reference = 0.0, sumScale = 0.0;
       std::vector<double> gradients, scales;
       for (int64_t j = 0; j < shape.sampleSize; ++j) {
         const auto i = static_cast<size_t>(b * shape.sampleSize + j);
@@ -101,21 +102,26 @@ struct Problem {
         gradients.push_back(kGradientScale * weight * alpha * (between - reward));
         target += sigma * sigma * (between - reward) * (between - reward);
         reference += sigma * sigma * between * between;
-        const double guidedSize = options.guided ? 1.0 + 2.0 * kGuidance : 1.0;
+        const double teacherTerms =
+            (options.guided ? 1.0 + 2.0 * kGuidance : 1.0) * (std::fabs(cond) + std::fabs(free)) +
+            std::fabs(x) * (1.0 + 1.0 / alpha);
         const double terms =
-            alpha / (sigma * sigma) *
-                (std::fabs(mine) + guidedSize * (std::fabs(cond) + std::fabs(free)) +
-                 std::fabs(x) * (1.0 + 1.0 / alpha)) +
-            std::fabs(reward);
+            alpha / (sigma * sigma) * (std::fabs(mine) + teacherTerms) + std::fabs(reward);
+        distanceScale += std::fabs(toFloat(x0[i])) + teacherTerms;
         scales.push_back(kGradientScale * weight * alpha * terms);
         sumScale += sigma * sigma * terms * terms;
       }
       double divisor = 1.0;
       if (options.weighting == Weighting::kDmd)
         divisor = std::fmax(distance / static_cast<double>(shape.sampleSize), kDmdFloor);
+      // A mean distance that is small by chance is as uncertain as its terms are large.
+      const double uncertainty = options.weighting == Weighting::kDmd && distance > 0.0
+                                     ? distanceScale / distance
+                                     : 0.0;
       for (size_t j = 0; j < gradients.size(); ++j) {
         result.gradient.push_back(gradients[j] / divisor);
-        result.gradientScale.push_back(scales[j] / divisor);
+        result.gradientScale.push_back(
+            (scales[j] + uncertainty * std::fabs(gradients[j])) / divisor);
       }
       result.target.push_back(target);
       result.reference.push_back(reference);

@@ -1,0 +1,27 @@
+export {
+  AutoencoderKL,
+  type AutoencoderKLConfig,
+  type AutoencoderKLOptions,
+  autoencoderKL,
+  type LatentDistribution,
+} from './autoencoder-kl.js'
+export {
+  CaptionEncoder,
+  type CaptionEncoderConfig,
+  type CaptionEncoderOptions,
+  type Captions,
+  captionEncoder,
+  vocabularyOf,
+  wordsOf,
+} from './caption-encoder.js'
+export {
+  GaussianMixture,
+  type GaussianMixtureOptions,
+  gaussianMixture,
+  type QuadraticReward,
+} from './gaussian-mixture.js'
+export { Mlp, type MlpOptions, mlp } from './mlp.js'
+export { S3DiT, type S3DiTOptions, s3dit } from './s3dit.js'
+export type { S3DiTConfig } from './s3dit-config.js'
+export type { Condition, ScoreModel } from './score-model.js'
+export { sinusoidalFeatures, TimestepEmbedding } from './timestep-embedding.js'
