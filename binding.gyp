@@ -57,9 +57,9 @@
           "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS"],
           "conditions": [
             ["OS=='linux' and target_arch=='x64'", {
-              "defines": ["DIDR_X86_LEVELS"],
+              "defines": ["DIDR_WITH_v2", "DIDR_WITH_v3", "DIDR_WITH_v4"],
               "dependencies": ["didr_kernels_v2", "didr_kernels_v3", "didr_kernels_v4"]
-            }, { "dependencies": ["didr_kernels_base"] }],
+            }, { "defines": ["DIDR_WITH_base"], "dependencies": ["didr_kernels_base"] }],
             ["OS=='linux'", { "ldflags": ["-Wl,-z,nodelete"] }]
           ]
         }

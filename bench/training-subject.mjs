@@ -28,9 +28,9 @@ function mlpTask() {
 function awaken(model) {
   for (const parameter of model.parameters()) {
     if (!/adaLN|linear/.test(parameter.name)) continue
-    using values = draw(parameter.shape)
-    using small = values.mul(0.05)
-    parameter.value.copyFrom(small)
+    tidy(() => {
+      parameter.value.copyFrom(draw(parameter.shape).mul(0.05))
+    })
   }
   return model
 }
@@ -148,8 +148,9 @@ for await (const line of createInterface({ input: process.stdin })) {
     const fresh = { task: training(name).task, ...start(training(name).task) }
     const losses = []
     for (let i = 0; i < Number(rest); i++) {
-      using value = step(fresh)
+      const value = step(fresh)
       losses.push(await value.item())
+      value.dispose()
     }
     fresh.model.dispose()
     console.log(JSON.stringify(losses))

@@ -46,13 +46,14 @@ export function fail(code: ErrorCode, message: string, options?: ErrorOptions): 
   throw new DidrError(code, message, options)
 }
 
-/** A short rendering of any value for an error message. */
-export function show(value: unknown): string {
+/** A short rendering of any value for an error message; arrays deeper than `depth` are left out. */
+export function show(value: unknown, depth = 4): string {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'function') return value.name ? `the function ${value.name}` : 'a function'
   if (typeof value === 'bigint') return `${value}n`
   if (Array.isArray(value)) {
-    const items = value.slice(0, 8).map(show).join(', ')
+    if (depth === 0) return '[...]'
+    const items = Array.from(value.slice(0, 8), (item) => show(item, depth - 1)).join(', ')
     return `[${items}${value.length > 8 ? ', ...' : ''}]`
   }
   if (typeof value === 'object' && value !== null) {

@@ -58,12 +58,8 @@ export class Node {
     return this.#gradient !== undefined
   }
 
-  /** Adds a cotangent and takes its handle over. */
-  add(gradient: Tensor): void {
-    if (this.standsFor !== undefined) {
-      this.standsFor.add(gradient)
-      return
-    }
+  /** Refuses what is no cotangent of the tensor. */
+  check(gradient: Tensor): void {
     if (!sameShape(gradient.shape, this.shape))
       fail(
         'ERR_SHAPE',
@@ -74,6 +70,14 @@ export class Node {
         'ERR_DTYPE',
         `gradient: expected the dtype of its tensor, ${this.dtype}, got ${gradient.dtype}`,
       )
+  }
+
+  /** Adds a cotangent and takes its handle over. */
+  add(gradient: Tensor): void {
+    if (this.standsFor !== undefined) {
+      this.standsFor.add(gradient)
+      return
+    }
     const sum = this.#gradient
     if (sum === undefined) {
       this.#gradient = gradient
@@ -138,16 +142,18 @@ export function record(
   if (recorded.length > 1) for (const tape of recorded.slice(0, -1)) tape.dependsOnOuter = true
 }
 
-/** Whether a running tape tracks `x`. */
-export function isTracked(x: Tensor): boolean {
-  for (let tape = recording; tape !== undefined; tape = tape.outer)
+/** Whether one of the running tapes, or of those around `innermost`, tracks `x`. */
+export function isTracked(x: Tensor, innermost = recording): boolean {
+  for (let tape = innermost; tape !== undefined; tape = tape.enclosing)
     if (tape.nodeOf(x) !== undefined) return true
   return false
 }
 
 export class Tape {
-  /** The tape that was recording when this one started. */
+  /** The tape that records what this one records, too. */
   readonly outer: Tape | undefined
+  /** The tape that was recording when this one started. */
+  readonly enclosing: Tape | undefined
   /** Whether something on this tape is also tracked by an outer one. */
   dependsOnOuter = false
   // Dropped when the forward pass ends: nothing is looked up afterwards.
@@ -157,8 +163,9 @@ export class Tape {
   /** Where the gradients of this tape's parameters go instead of into the parameters. */
   readonly #standsFor: Tape | undefined
 
-  constructor(outer: Tape | undefined, standsFor?: Tape) {
+  constructor(outer: Tape | undefined, enclosing = outer, standsFor?: Tape) {
     this.outer = outer
+    this.enclosing = enclosing
     this.#standsFor = standsFor
   }
 
@@ -276,6 +283,7 @@ function runEntry({ inputs, outputs, backward, saved }: Entry): void {
     for (const [i, gradient] of gradients.entries()) {
       const node = inputs[i]
       if (gradient === undefined) continue
+      node?.check(gradient)
       // A tensor that was given, saved or already handed to another input gets a handle for each further taker.
       const owned = borrowed.has(gradient) ? handleOn(gradient) : keep(gradient)
       borrowed.add(gradient)

@@ -52,9 +52,17 @@ export interface Pullback<I extends Tensors, V extends Tensor | Tensors> {
  * const { value, pullback } = vjp((a, b) => a.matmul(b), [x, w])
  * const [dx, dw] = pullback(ones([2, 4]))
  */
-export function vjp<const I extends Tensors, V extends Tensor | Tensors>(
+export function vjp<I extends Tensors, V extends Tensor | Tensors>(
   fn: (...inputs: I) => V,
-  inputs: I,
+  inputs: readonly [...I],
+): { value: V; pullback: Pullback<I, V> }
+export function vjp<I extends Tensors, V extends Tensor | Tensors>(
+  fn: () => V,
+  inputs: readonly [...I],
+): { value: V; pullback: Pullback<I, V> }
+export function vjp<I extends Tensors, V extends Tensor | Tensors>(
+  fn: (...inputs: I) => V,
+  inputs: readonly [...I],
 ): { value: V; pullback: Pullback<I, V> } {
   checkFunction('fn', fn)
   checkInputs(inputs)
@@ -143,11 +151,19 @@ function pullbackOf<I extends Tensors, V extends Tensor | Tensors>(
  * const { value } = valueAndGrad(() => model.forward(x).sub(y).square().mean())
  * optimizer.step()
  */
-export function valueAndGrad<const I extends Tensors, V extends Tensor>(
+export function valueAndGrad<I extends Tensors, V extends Tensor>(
   fn: (...inputs: I) => V,
-  inputs: I = [] as Tensors as I,
+  inputs: readonly [...I],
+): { value: V; gradients: { -readonly [K in keyof I]: I[K] } }
+export function valueAndGrad<I extends Tensors, V extends Tensor>(
+  fn: () => V,
+  inputs?: readonly [...I],
+): { value: V; gradients: { -readonly [K in keyof I]: I[K] } }
+export function valueAndGrad<I extends Tensors, V extends Tensor>(
+  fn: (...inputs: I) => V,
+  inputs: readonly [...I] = [] as Tensors as I,
 ): { value: V; gradients: { -readonly [K in keyof I]: I[K] } } {
-  const { value, pullback } = vjp(fn, inputs)
+  const { value, pullback } = vjp<I, V>(fn, inputs)
   try {
     if (!(value instanceof Tensor) || value.size !== 1)
       fail(
@@ -156,6 +172,7 @@ export function valueAndGrad<const I extends Tensors, V extends Tensor>(
       )
   } catch (error) {
     pullback.dispose()
+    for (const x of listOf(value)) x.dispose()
     throw error
   }
   const { device, dtype, shape } = value
@@ -191,9 +208,17 @@ export function stopGradient<T extends Tensor>(x: T): T {
  * @example
  * for (const layer of layers) x = checkpoint((x) => layer.forward(x), [x])
  */
-export function checkpoint<const I extends Tensors, V extends Tensor | Tensors>(
+export function checkpoint<I extends Tensors, V extends Tensor | Tensors>(
   fn: (...inputs: I) => V,
-  inputs: I,
+  inputs: readonly [...I],
+): V
+export function checkpoint<I extends Tensors, V extends Tensor | Tensors>(
+  fn: () => V,
+  inputs: readonly [...I],
+): V
+export function checkpoint<I extends Tensors, V extends Tensor | Tensors>(
+  fn: (...inputs: I) => V,
+  inputs: readonly [...I],
 ): V {
   checkFunction('fn', fn)
   checkInputs(inputs)
@@ -206,7 +231,7 @@ export function checkpoint<const I extends Tensors, V extends Tensor | Tensors>(
   record(listOf(value), [...inputs, ...parameters], ({ save, tape, nodes }) => {
     const saved = inputs.map(save)
     return (...cotangents) => {
-      const again = new Tape(undefined, tape)
+      const again = new Tape(undefined, undefined, tape)
       try {
         for (const [i, x] of saved.entries()) if (nodes[i] !== undefined) again.watch(x, nodes[i])
         const repeated = listOf(recordingOn(again, () => fn(...(saved as Tensors as I))))
@@ -226,11 +251,8 @@ export function checkpoint<const I extends Tensors, V extends Tensor | Tensors>(
 
 /** Notes what a checkpointed function depends on, and records nothing. */
 class Probe extends Tape {
-  readonly #enclosing: Tape
-
   constructor(enclosing: Tape) {
-    super(undefined)
-    this.#enclosing = enclosing
+    super(undefined, enclosing)
   }
 
   override append(outputs: Tensors, inputs: readonly (Tensor | undefined)[]): boolean {
@@ -238,7 +260,7 @@ class Probe extends Tape {
     for (const x of inputs) {
       if (x === undefined) continue
       if (this.nodeOf(x) !== undefined) tracked = true
-      else if (recordingOn(this.#enclosing, () => isTracked(x)))
+      else if (isTracked(x, this.enclosing))
         fail(
           'ERR_CONFIG',
           `checkpoint: fn uses a tracked tensor ${showShape(x.shape)} that is not among its inputs`,

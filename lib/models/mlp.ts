@@ -107,9 +107,10 @@ export class Mlp extends Module implements ScoreModel {
         'ERR_SHAPE',
         `xt: expected [batch, ...] with ${this.#size} elements in a sample, got ${showShape(xt.shape)}`,
       )
+    if (this.#timeFeatures > 0) checkTimes(t, 'xt', batch)
+    if (this.#conditionSize > 0) checkCondition(condition, batch, this.#conditionSize)
     const parts: Float[] = [xt.reshape([batch, this.#size]) as Float]
-    if (this.#timeFeatures > 0) {
-      checkTimes(t, 'xt', batch)
+    if (t !== undefined && this.#timeFeatures > 0) {
       const features =
         this.#timeFeatures === 1
           ? t
@@ -120,7 +121,7 @@ export class Mlp extends Module implements ScoreModel {
       const { dtype, device } = xt
       parts.push(tensor(features, { shape: [batch, this.#timeFeatures], dtype, device }) as Float)
     }
-    if (this.#conditionSize > 0) parts.push(checkCondition(condition, batch, this.#conditionSize))
+    if (this.#conditionSize > 0) parts.push(condition as Float)
     let x = parts.length === 1 ? (parts[0] as Float) : (concat(parts, 1) as Float)
     const last = this.layers.length - 1
     for (const [i, layer] of this.layers.entries())
@@ -129,12 +130,11 @@ export class Mlp extends Module implements ScoreModel {
   }
 }
 
-function checkCondition(condition: unknown, batch: number, size: number): Float {
+function checkCondition(condition: unknown, batch: number, size: number): void {
   if (!(condition instanceof Tensor))
     fail('ERR_CONFIG', `condition: expected a tensor, got ${show(condition)}`)
   if (condition.rank !== 2 || condition.shape[0] !== batch || condition.shape[1] !== size)
     fail('ERR_SHAPE', `condition: expected [${batch}, ${size}], got ${showShape(condition.shape)}`)
-  return condition as Float
 }
 
 /**

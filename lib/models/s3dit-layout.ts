@@ -90,12 +90,17 @@ export function layoutOf(
       position,
     })),
   ])
-  const even = (sequences: Token[][]) =>
-    sequences.every((tokens) => tokens.length === sequences[0]?.length)
+  const even = (sequences: Token[][], length: number) =>
+    sequences.every((tokens) => tokens.length === length)
   return {
-    image: sequencesOf(config, images, device),
-    caption: sequencesOf(config, captions, device),
-    joint: sequencesOf(config, joint, device, { gathered: !(even(images) && even(captions)) }),
+    image: sequencesOf(config, images, device, imagePad === images.length * longestImage),
+    caption: sequencesOf(config, captions, device, captionPad === captions.length * longestCaption),
+    joint: sequencesOf(
+      config,
+      joint,
+      device,
+      even(images, longestImage) && even(captions, longestCaption),
+    ),
     imageTokens: Math.max(...grids.map(([rows, columns]) => rows * columns)),
     grids,
   }
@@ -105,11 +110,12 @@ function longest(sequences: readonly Token[][]): number {
   return Math.max(...sequences.map((tokens) => tokens.length))
 }
 
+/** @param inOrder whether the sequences are the table's rows as they are: then nothing is gathered */
 function sequencesOf(
   config: Required<S3DiTConfig>,
   sequences: readonly Token[][],
   device: Device,
-  { gathered = true } = {},
+  inOrder: boolean,
 ): Sequences {
   const length = longest(sequences)
   const batch = sequences.length
@@ -124,7 +130,6 @@ function sequencesOf(
       mask[sample * length + i] = token === undefined ? 0 : 1
       rows[sample * length + i] = token?.row ?? 0
     }
-  const inOrder = rows.every((row, i) => row === i && mask[i] === 1)
 
   const same = sequences.every(
     (tokens) =>
@@ -147,7 +152,7 @@ function sequencesOf(
     mask: mask.includes(0) ? (upload(mask, [batch, length]) as Tensor<'uint8'>) : undefined,
     cos: upload(tables.cos, [tables.cos.length / half, half]) as Tensor<'float32'>,
     sin: upload(tables.sin, [tables.sin.length / half, half]) as Tensor<'float32'>,
-    rows: inOrder || !gathered ? undefined : (upload(rows, [batch, length]) as Tensor<'int32'>),
+    rows: inOrder ? undefined : (upload(rows, [batch, length]) as Tensor<'int32'>),
   }
 }
 

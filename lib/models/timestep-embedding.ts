@@ -6,10 +6,23 @@ import type { FloatDType } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
 
 /**
- * cos and sin of t · f_i with f_i = 10000^(-i / half), i < half = features / 2: cosines first.
+ * exp(x) for x <= 0 as float32 libraries compute it: reduced to |s| <= ln 2 / 2, then Σ sⁿ/n! up to s⁸ (the rest is below
+ * 1e-9), with every step rounded to float32.
+ */
+function expFloat32(x: number): number {
+  const power = Math.round(x / Math.LN2)
+  const s = Math.fround(x - power * Math.LN2)
+  let sum = 0
+  for (const factorial of [40320, 5040, 720, 120, 24, 6, 2])
+    sum = Math.fround(sum * s + Math.fround(1 / factorial))
+  return Math.fround(1 + Math.fround(Math.fround(s * s) * sum + s)) * 2 ** power
+}
+
+/**
+ * cos and sin of t · f_i with f_i = 10000^(-i / half), i < half = features / 2: cosines first (arXiv 1706.03762).
  *
- * Frequencies and angles are rounded to float32, as in the networks that were trained with this embedding: at t = 1000
- * an angle in float64 differs visibly.
+ * Frequencies and angles are float32 at every step, as where the published networks were trained: a frequency's last bit
+ * turns an angle at t = 1000 by 6e-5.
  *
  * @returns [t.length, features], row by row
  */
@@ -17,7 +30,7 @@ export function sinusoidalFeatures(t: ArrayLike<number>, features: number): Floa
   const half = features / 2
   const rate = Math.fround(-Math.log(10000))
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
-    Math.exp(Math.fround(Math.fround(rate * i) / half)),
+    expFloat32(Math.fround(Math.fround(rate * i) / half)),
   )
   const result = new Float32Array(t.length * features)
   for (let row = 0; row < t.length; row++)

@@ -17,8 +17,8 @@ import {
   showShape,
 } from './shape.js'
 
-// The net under tensors that nobody disposed. Stale ids are recognised by the addon, so there is nothing to
-// unregister on dispose().
+// The net under tensors that nobody disposed. A disposed one is taken out: what is registered outlives the young
+// generation's collections, and programs that dispose should not grow by that.
 const collected = new FinalizationRegistry<TensorId>((id) => binding.dispose(id))
 
 /** The addon's id of a living tensor. @internal */
@@ -57,7 +57,7 @@ export class Tensor<D extends DType = DType, S extends Shape = Shape> {
     this.shape = shape
     this.dtype = dtype
     this.device = device
-    collected.register(this, id)
+    collected.register(this, id, this)
     enterScope(this)
   }
 
@@ -133,6 +133,7 @@ export class Tensor<D extends DType = DType, S extends Shape = Shape> {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    collected.unregister(this)
     binding.dispose(this.#id)
   }
 

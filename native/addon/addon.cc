@@ -24,6 +24,7 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exportTensorOps(exports);
   exportRandomOps(exports);
   exportDidrOps(exports);
+  exportNnOps(exports);
   exportGradientOps(exports);
   exportOptimOps(exports);
   return exports;

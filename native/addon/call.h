@@ -103,6 +103,7 @@ void exportTensors(Napi::Object exports);
 void exportTensorOps(Napi::Object exports);
 void exportRandomOps(Napi::Object exports);
 void exportDidrOps(Napi::Object exports);
+void exportNnOps(Napi::Object exports);
 void exportGradientOps(Napi::Object exports);
 void exportOptimOps(Napi::Object exports);
 

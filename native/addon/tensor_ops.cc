@@ -90,8 +90,8 @@ Napi::Value cast(const Call& call) {
 Napi::Value unary(const Call& call) {
   const auto kind = kindOf(call, 0, kLastUnary);
   const TensorRecord x = call.tensor(1, "x");
-  const auto lo = static_cast<float>(call.number(2, "lo"));
-  const auto hi = static_cast<float>(call.number(3, "hi"));
+  const double lo = call.number(2, "lo");
+  const double hi = call.number(3, "hi");
   if (!supports(kind, x.dtype))
     fail(Code::kDtype, std::string("x: the operation is not defined for ") + nameOf(x.dtype));
   const int device = x.storage->device;

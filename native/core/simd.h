@@ -61,7 +61,6 @@ constexpr __mmask16 kAllLanes = 0xffff;
 #endif
 
 // --- Bits, broadcast, lane numbers
-// -------------------------------------------------------------------------------
 
 DIDR_SIMD F32 asFloat(U32 x) { return reinterpret_cast<F32>(x); }
 DIDR_SIMD F32 asFloat(I32 x) { return reinterpret_cast<F32>(x); }
@@ -87,7 +86,6 @@ DIDR_SIMD I32 laneIndex() {
 }
 
 // --- Arithmetic
-// ---------------------------------------------------------------------------------------------------
 
 #if defined(__SSE2__) && !defined(__FMA__)
 struct DoublePairs {
@@ -97,9 +95,10 @@ DIDR_SIMD DoublePairs toDouble(F32 x) {
   return {_mm_cvtps_pd(x), _mm_cvtps_pd(_mm_movehl_ps(x, x))};
 }
 
-// a*b + c in double, rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans.
-// Computers 2008): with the last bit set whenever something was cut off, the rounding to float that follows cannot be
-// fooled by this one. The product of two floats is exact in double.
+// a*b + c in double, rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly rounded
+// sums", IEEE Trans. Computers 2008): with the last bit set whenever something was cut off, the
+// rounding to float that follows cannot be fooled by this one. The product of two floats is exact
+// in double.
 DIDR_SIMD __m128d fmaToOdd(__m128d a, __m128d b, __m128d c) {
   const __m128d product = _mm_mul_pd(a, b);
   const __m128d sum = _mm_add_pd(product, c);
@@ -124,9 +123,9 @@ static __attribute__((noinline, cold, unused)) F32 fmaByOddRounding(F32 a, F32 b
                        _mm_cvtpd_ps(fmaToOdd(da.high, db.high, dc.high)));
 }
 
-// Rounding the sum to double and then to float goes wrong only where the double is halfway between two floats: its last
-// 28 bits are zero then (more of them for a subnormal float). So are those of sums that are floats already, which the
-// exact path handles as well.
+// Rounding the sum to double and then to float goes wrong only where the double is halfway between
+// two floats: its last 28 bits are zero then (more of them for a subnormal float). So are those of
+// sums that are floats already, which the exact path handles as well.
 DIDR_SIMD F32 fmaByDouble(F32 a, F32 b, F32 c) {
   const DoublePairs da = toDouble(a), db = toDouble(b), dc = toDouble(c);
   const __m128d low = _mm_add_pd(_mm_mul_pd(da.low, db.low), dc.low);
@@ -234,7 +233,6 @@ DIDR_SIMD bool any(I32 mask) {
 }
 
 // --- Bit logic
-// ------------------------------------------------------------------------------------------------------
 
 DIDR_SIMD U32 xor3(U32 a, U32 b, U32 c) {
 #if defined(DIDR_SIMD_AVX512)
@@ -348,7 +346,6 @@ DIDR_SIMD void transposeQuads(F32& a, F32& b, F32& c, F32& d) {
 }
 
 // --- Integer and float conversions
-// ---------------------------------------------------------------------------------
 
 // Nearest even, as the scalar conversion.
 DIDR_SIMD F32 toFloat(I32 x) { return __builtin_convertvector(x, F32); }
@@ -420,8 +417,7 @@ DIDR_SIMD F32 floatOfFloat16(U32 bits) {
 }
 
 // --- Loads and stores of whole vectors
-// ----------------------------------------------------------------------------- Addresses need no
-// more alignment than their element type.
+// Addresses need no more alignment than their element type.
 
 template <class V, class T>
 DIDR_SIMD V loadBits(const T* p) {
@@ -510,7 +506,8 @@ DIDR_SIMD void streamFence() {
 // Outputs of at least this many bytes leave the last-level cache before anything reads them.
 constexpr int64_t kStreamingBytes = int64_t{16} << 20;
 
-// Whether an output of `bytes` at `p`, written by whole aligned vectors, is better stored past the caches.
+// Whether an output of `bytes` at `p`, written by whole aligned vectors, is better stored past the
+// caches.
 DIDR_SIMD bool streamingPays(const void* p, int64_t bytes) {
   return bytes >= kStreamingBytes && reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
 }
@@ -524,8 +521,7 @@ DIDR_SIMD void storeOutput(T* p, F32 v) {
 }
 
 // --- The first n lanes, 0 <= n <= kLanes
-// ---------------------------------------------------------------------------- Nothing past p + n
-// is touched; absent lanes load as zero.
+// Nothing past p + n is touched; absent lanes load as zero.
 
 // The lanes of the next vector when `count` elements are left.
 DIDR_SIMD int lanesLeft(int64_t count) {
@@ -589,7 +585,6 @@ DIDR_SIMD void storePartial(T* p, F32 v, int n) {
 }
 
 // --- Reductions in a fixed order
-// -------------------------------------------------------------------------------------
 
 // Sums run over this many lanes at every level: element i of a run goes to lane i mod
 // kLogicalLanes.

@@ -18,20 +18,34 @@ constexpr const char* kNames[] = {
 
 const char* nameOf(Op op) { return kNames[static_cast<int>(op)]; }
 
-// DIDR_LEVELS: the levels of this build, lowest first, as DIDR_LEVEL_ROW(name, condition) rows.
+// The levels of this build, lowest first, as DIDR_LEVEL_ROW(name, condition) rows.
+#if defined(DIDR_WITH_v2)
+#define DIDR_ROW_V2 DIDR_LEVEL_ROW(v2, __builtin_cpu_supports("x86-64-v2"))
+#else
+#define DIDR_ROW_V2
+#endif
+#if defined(DIDR_WITH_v3)
+#define DIDR_ROW_V3 DIDR_LEVEL_ROW(v3, __builtin_cpu_supports("x86-64-v3"))
+#else
+#define DIDR_ROW_V3
+#endif
+#if defined(DIDR_WITH_v4)
+#define DIDR_ROW_V4 DIDR_LEVEL_ROW(v4, __builtin_cpu_supports("x86-64-v4"))
+#else
+#define DIDR_ROW_V4
+#endif
+#if defined(DIDR_WITH_base)
+#define DIDR_ROW_BASE DIDR_LEVEL_ROW(base, true)
+#else
+#define DIDR_ROW_BASE
+#endif
+#define DIDR_BUILT_LEVELS DIDR_ROW_BASE DIDR_ROW_V2 DIDR_ROW_V3 DIDR_ROW_V4
+
 #define DIDR_LEVEL_ROW(name, supported) \
   namespace name {                      \
   extern const OpTable kOps;            \
   }
-#if defined(DIDR_X86_LEVELS)
-#define DIDR_LEVELS                                       \
-  DIDR_LEVEL_ROW(v2, __builtin_cpu_supports("x86-64-v2")) \
-  DIDR_LEVEL_ROW(v3, __builtin_cpu_supports("x86-64-v3")) \
-  DIDR_LEVEL_ROW(v4, __builtin_cpu_supports("x86-64-v4"))
-#else
-#define DIDR_LEVELS DIDR_LEVEL_ROW(base, true)
-#endif
-DIDR_LEVELS
+DIDR_BUILT_LEVELS
 #undef DIDR_LEVEL_ROW
 
 const OpTable* const* cpuOpLevels(int& count) {
@@ -41,7 +55,7 @@ const OpTable* const* cpuOpLevels(int& count) {
     Supported() {
 #define DIDR_LEVEL_ROW(name, supported) \
   if (supported) tables[count++] = &name::kOps;
-      DIDR_LEVELS
+      DIDR_BUILT_LEVELS
 #undef DIDR_LEVEL_ROW
     }
   };

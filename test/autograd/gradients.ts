@@ -13,6 +13,8 @@ export interface GradientCheck {
   dtype?: DType
   /** The error allowed, relative to the largest element of each gradient. Default 2e-6 (float32's epsilon is 1.2e-7). */
   tolerance?: number
+  /** The least magnitude that the tolerance is relative to. Default 1e-3. */
+  floor?: number
   /** Inputs to differentiate by; default: all. */
   by?: readonly number[]
 }
@@ -41,7 +43,7 @@ export function differences(
 }
 
 export async function expectGradients(what: string, check: GradientCheck): Promise<void> {
-  const { op, reference, dtype = 'float32', tolerance = 2e-6 } = check
+  const { op, reference, dtype = 'float32', tolerance = 2e-6, floor = 1e-3 } = check
   const before = memory().tensors
   const place = (x: Values) => tensor(x.data, { shape: [...x.shape], dtype }) as Tensor
   const by = check.by ?? check.inputs.map((_, i) => i)
@@ -63,7 +65,7 @@ export async function expectGradients(what: string, check: GradientCheck): Promi
     expect(gradient.dtype).toBe(tracked[j]?.dtype)
     const wanted = all[i] as Float64Array
     const got = await gradient.data()
-    const scale = wanted.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-3)
+    const scale = wanted.reduce((most, x) => Math.max(most, Math.abs(x)), floor)
     for (const [at, x] of wanted.entries()) {
       const error = Math.abs((got[at] as number) - x)
       if (!(error <= tolerance * scale))

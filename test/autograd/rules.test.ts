@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import {
   concat,
+  denoisingLoss,
   memory,
   perturb,
   schedules,
@@ -417,5 +418,38 @@ describe('perturb', () => {
       }
     }
     expect(memory().tensors).toBeGreaterThan(0)
+  })
+})
+
+describe('denoisingLoss', () => {
+  test('gradients by the output: of the mean, and of each sample', async () => {
+    const schedule = schedules.flow()
+    const t = Float32Array.of(0.2, 0.7)
+    const place = (at: (i: number) => number) =>
+      tensor(
+        Float32Array.from({ length: 6 }, (_, i) => at(i)),
+        { shape: [2, 3] },
+      )
+    const [x0, output] = [place(Math.sin), place(Math.cos)]
+    const of = (o: Tensor<'float32', readonly [2, 3]>) =>
+      denoisingLoss({ x0, prediction: 'flow', output: o, t, schedule, seed: 4, weighting: 'x0' })
+    const { perSample } = of(output)
+    const losses = await perSample.data()
+    const { pullback } = vjp((o) => of(o).perSample, [output])
+    const [gradient] = pullback(tensor([3, -2]) as never)
+    const got = await gradient.data()
+    const mean = vjp((o) => of(o).loss, [output])
+    const gotMean = await mean.pullback(tensor(4, { shape: [] }) as never)[0].data()
+    // The loss is quadratic: its central difference is exact at any step.
+    for (let i = 0; i < 6; i++) {
+      const moved = (by: number) =>
+        of(place((j) => Math.cos(j) + (i === j ? by : 0))).perSample.data()
+      const [above, below] = [await moved(0.5), await moved(-0.5)]
+      const sample = Math.floor(i / 3)
+      const slope = (above[sample] as number) - (below[sample] as number)
+      expect(Math.abs((got[i] as number) - slope * ([3, -2][sample] as number))).toBeLessThan(1e-5)
+      expect(Math.abs((gotMean[i] as number) - (4 * slope) / 2)).toBeLessThan(1e-5)
+      expect(above[1 - sample]).toBe(losses[1 - sample])
+    }
   })
 })

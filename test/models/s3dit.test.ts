@@ -302,20 +302,21 @@ describe('weights on disk', () => {
 })
 
 describe('gradient checkpointing', () => {
-  const config = { ...small, n_layers: 8, dim: 96, n_heads: 6, pad_multiple: 4 }
+  const config = { ...small, n_layers: 8, pad_multiple: 4 }
+  const batch = 24
 
-  /** Three training steps from the same start: the losses, the parameters and the most bytes a step has held. */
+  /** Two training steps from the same start: the losses, the parameters and the most bytes a step has held. */
   async function train(checkpointing: boolean) {
     const dev = await device('cpu')
     const model = lively(config, { seed: 5, checkpointing })
     const optimizer = new optim.AdamW([{ parameters: model.parameters(), lr: 1e-3 }])
-    const x = draw([8, 4, 16, 16], 1)
-    const target = draw([8, 4, 16, 16], 2)
-    const captions = { features: draw([8 * 12, 24], 3), lengths: new Array(8).fill(12) }
-    const time = new Float32Array(8).fill(0.5)
+    const x = draw([batch, 4, 16, 16], 1)
+    const target = draw([batch, 4, 16, 16], 2)
+    const captions = { features: draw([batch * 12, 24], 3), lengths: new Array(batch).fill(12) }
+    const time = new Float32Array(batch).fill(0.5)
     const losses: number[] = []
     let peak = 0
-    for (let step = 0; step < 3; step++) {
+    for (let step = 0; step < 2; step++) {
       await dev.synchronize()
       dev.resetPeakBytes()
       const { value } = valueAndGrad(() =>
@@ -339,7 +340,6 @@ describe('gradient checkpointing', () => {
     expect(saving.losses).toEqual(plain.losses)
     for (const [i, { name, value }] of saving.model.parameters().entries())
       expect(await value.data(), name).toEqual(values[i])
-    console.log(`peak of a step: ${plainPeak} bytes, with checkpointing ${saving.peak}`)
     expect(plainPeak / saving.peak).toBeGreaterThan(2)
   })
 })

@@ -1,5 +1,5 @@
-// Runs a CPU kernel at every instruction level and on several thread counts, between guards, and requires the same bits
-// from all of them.
+// Runs a CPU kernel at every instruction level and on several thread counts, between guards, and
+// requires the same bits from all of them.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -16,7 +16,8 @@
 
 namespace didr::test {
 
-// An array between guards, 64-byte aligned unless `shift` elements move it; outputs start as all ones (NaN).
+// An array between guards, 64-byte aligned unless `shift` elements move it; outputs start as all
+// ones (NaN).
 template <class T>
 class Guarded {
  public:
@@ -66,8 +67,8 @@ class Bytes {
   std::string bytes_;
 };
 
-// Calls run(launch) per level and thread count, where launch(op, arguments) runs the kernel; `run` returns Bytes, which
-// must always be the same.
+// Calls run(launch) per level and thread count, where launch(op, arguments) runs the kernel; `run`
+// returns Bytes, which must always be the same.
 template <class Run>
 void atEveryLevel(const Run& run) {
   int levels = 0;

@@ -21,8 +21,7 @@ import {
   zeros,
 } from '../../lib/index.js'
 
-type Same<A, B> =
-  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 /** Compiles only if the type of `value` is exactly `T`. */
 declare function is<T>(): <V>(value: V, ...same: Same<V, T> extends true ? [] : [never]) => void
 

@@ -1,11 +1,12 @@
 // Denoising score matching on the CPU, see denoising_loss.h for the maths and shapes.
 //
-// Parallel over runs of the flat [batch * sampleSize] order, as the noise is aligned. Inside a run the squares of each
-// sample's piece go to 16 logical lanes by flat index; the piece's sum goes to its own workspace slot, and a last, short
-// loop adds each sample's pieces in order in float64: the same bits for any number of threads.
-// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction. The gradient is stored past the caches
-// where there is no noise to draw (the x0 prediction); elsewhere arithmetic is the larger cost, and ordinary stores overlap
-// with it better.
+// Parallel over runs of the flat [batch * sampleSize] order, as the noise is aligned. Inside a run
+// the squares of each sample's piece go to 16 logical lanes by flat index; the piece's sum goes to
+// its own workspace slot, and a last, short loop adds each sample's pieces in order in float64: the
+// same bits for any number of threads.
+// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction. The gradient
+// is stored past the caches where there is no noise to draw (the x0 prediction); elsewhere
+// arithmetic is the larger cost, and ordinary stores overlap with it better.
 #include "native/ops/didr/denoising_loss.h"
 
 #include "native/core/op.h"
@@ -21,7 +22,7 @@ using simd::kLanes;
 
 static_assert(kDenoisingLossRun == kNoiseRun, "workspace slots are per run of noise");
 
-// target = noise eps + x0 x0; gradient = scale (output - target).
+// output - target = output + x0 x0 + noise eps; the gradient is scale times that.
 struct LossCoefficients {
   float noise, x0, scale;
 };
@@ -40,7 +41,7 @@ struct DenoisingLoss {
     const double weight = arguments.weights == nullptr ? 1.0 : arguments.weights[sample];
     const double elements =
         static_cast<double>(arguments.sampleSize) * static_cast<double>(arguments.batch);
-    return {static_cast<float>(target.noise), static_cast<float>(target.x0),
+    return {static_cast<float>(-target.noise), static_cast<float>(-target.x0),
             static_cast<float>(2.0 * weight / elements)};
   }
 };
@@ -71,13 +72,15 @@ DIDR_SIMD void finishPiece(const DenoisingLoss<T>& op, Piece& piece, int64_t las
 }
 
 template <bool kNoise, bool kX0>
-DIDR_SIMD F32 targetVector(F32 noise, F32 x0Coefficient, F32 eps, F32 x0) {
-  if constexpr (!kNoise) return x0;
-  if constexpr (!kX0) return eps;
-  return simd::fma(noise, eps, x0Coefficient * x0);
+DIDR_SIMD F32 differenceVector(F32 noise, F32 x0Coefficient, F32 eps, F32 x0, F32 output) {
+  // Alone, either coefficient is -1.
+  if constexpr (!kNoise) return output - x0;
+  if constexpr (!kX0) return output - eps;
+  return simd::fma(noise, eps, simd::fma(x0Coefficient, x0, output));
 }
 
-// A group that meets a sample's boundary or the end: coefficients lane by lane, and squares masked to their samples.
+// A group that meets a sample's boundary or the end: coefficients lane by lane, and squares masked
+// to their samples.
 template <bool kNoise, bool kX0, class T>
 __attribute__((noinline)) void lossMixed(const DenoisingLoss<T>& op, Piece& piece, int64_t first,
                                          int64_t count, const F32 (&eps)[4]) {
@@ -100,9 +103,9 @@ __attribute__((noinline)) void lossMixed(const DenoisingLoss<T>& op, Piece& piec
     if (lanes == 0) break;
     F32 x0 = simd::zero();
     if constexpr (kX0) x0 = simd::loadPartial(op.x0 + i, lanes);
-    const F32 target = targetVector<kNoise, kX0>(
-        simd::load(noise + v * kLanes), simd::load(x0Coefficient + v * kLanes), eps[v], x0);
-    difference[v] = simd::loadPartial(op.output + i, lanes) - target;
+    difference[v] = differenceVector<kNoise, kX0>(simd::load(noise + v * kLanes),
+                                                  simd::load(x0Coefficient + v * kLanes), eps[v],
+                                                  x0, simd::loadPartial(op.output + i, lanes));
     simd::storePartial(op.gradient + i, simd::load(scale + v * kLanes) * difference[v], lanes);
   }
   forEachSample(
@@ -119,7 +122,8 @@ __attribute__((noinline)) void lossMixed(const DenoisingLoss<T>& op, Piece& piec
       });
 }
 
-// Elements [first, last), inside one run; `tile` holds their noise, and is null where the target has none.
+// Elements [first, last), inside one run; `tile` holds their noise, and is null where the target
+// has none.
 template <bool kNoise, bool kX0, bool kStreaming, class T>
 DIDR_SIMD void lossTile(const DenoisingLoss<T>& op, Piece& piece, const NoiseTile* tile,
                         int64_t first, int64_t last) {
@@ -148,8 +152,8 @@ DIDR_SIMD void lossTile(const DenoisingLoss<T>& op, Piece& piece, const NoiseTil
     for (int v = 0; v < 4; ++v) {
       F32 x0 = simd::zero();
       if constexpr (kX0) x0 = simd::load(op.x0 + i + v * kLanes);
-      const F32 difference = simd::load(op.output + i + v * kLanes) -
-                             targetVector<kNoise, kX0>(noise, x0Coefficient, eps[v], x0);
+      const F32 difference = differenceVector<kNoise, kX0>(noise, x0Coefficient, eps[v], x0,
+                                                           simd::load(op.output + i + v * kLanes));
       simd::storeOutput<kStreaming>(op.gradient + i + v * kLanes, scale * difference);
       F32& sum = piece.squares.parts[v % simd::kLaneVectors];
       sum = simd::fma(difference, difference, sum);

@@ -1,16 +1,21 @@
-// Contract of `denoisingLoss`: denoising score matching for the assistant (Vincent 2011), value and
-// gradient in one pass.
+// Contract of `denoisingLoss`: denoising score matching for the assistant (Vincent, "A connection
+// between score matching and denoising autoencoders", 2011), value and gradient in one pass.
 //
-//   target_j = noise eps_j + x0 x0_j by the prediction type (native/ops/didr/prediction.h); eps is
-//   regenerated from (seed, offset) and equals the float32 noise of `perturb` bit for bit, so it is
-//   never stored loss_b = weight_b * mean_j (output_j - target_j)^2 gradient_bj = 2 weight_b
-//   (output_j - target_j) / (sampleSize * batch), the gradient of the mean of loss_b
+//   target_bj     by the prediction type (prediction.h) from eps_bj and x0_bj; eps is drawn again
+//                 from (seed, offset) and is the float32 noise of `perturb` bit for bit, so it is
+//                 never stored
+//   loss_b        weight_b * mean_j (output_bj - target_bj)^2
+//   gradient_bj   2 weight_b (output_bj - target_bj) / (sampleSize * batch), the gradient of the
+//                 mean of loss_b
 //
 // Shapes: x0, output, gradient [batch, sampleSize]; coefficients [batch][2] = (alpha, sigma);
-// weights, loss, nonFinite [batch]. dtypes: float32 and bfloat16, the same for x0, output and
-// gradient; losses are float32. Reads only what the prediction needs: x0 is not read for `epsilon`
-// (may be null), no noise is drawn for `x0`. Aliasing: gradient may be output. Nothing else
-// overlaps. A sample of no elements has loss 0.
+// weights, loss, nonFinite [batch].
+// dtypes: float32 and bfloat16, the same for x0, output and gradient; losses are float32.
+// Reads only what the prediction needs: x0 is not read for `epsilon` (it may be null), no noise is
+// drawn for `x0`.
+// Aliasing: gradient may be output; bad values are counted in what was written then. Nothing else
+// overlaps.
+// A sample of no elements has loss 0.
 #pragma once
 
 #include <cstdint>

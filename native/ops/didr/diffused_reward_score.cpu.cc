@@ -1,11 +1,13 @@
-// The particle estimators of the diffused reward score on the CPU, see diffused_reward_score.h for the maths and shapes.
+// The particle estimators of the diffused reward score on the CPU, see diffused_reward_score.h for
+// the maths and shapes.
 //
-// Weights: a vector holds neighbouring samples, and walks down the particles three times (largest reward, exponentials,
-// division); rewards are small. Sums over particles are taken in blocks of kWeightBlock, so that 10^5 particles lose no
-// digits.
-// Weighted sums: parallel over samples and runs of kParticleRun elements. Up to kRowBlock rows are summed in registers, element
-// by element, as that many streams side by side; with more particles the run's sums wait in the first-level cache between
-// blocks of rows. Every particle is read once from memory.
+// Weights: a vector holds neighbouring samples, and walks down the particles three times (largest
+// reward, exponentials, division); rewards are small. Sums over particles are taken in blocks of
+// kWeightBlock, so that 10^5 particles lose no digits.
+// Weighted sums: parallel over samples and runs of kParticleRun elements. Up to kRowBlock rows are
+// summed in registers, element by element, as that many streams side by side; with more particles
+// the run's sums wait in the first-level cache between blocks of rows. Every particle is read once
+// from memory.
 // Bytes: 4 per float32 particle element, and the score.
 #include "native/ops/didr/diffused_reward_score.h"
 
@@ -138,7 +140,8 @@ struct WeightedSum {
     simd::LaneSum squares;
   };
 
-  // Adds a block's rows to kVectors vectors from element i on; after the last block the score is written.
+  // Adds a block's rows to kVectors vectors from element i on; after the last block the score is
+  // written.
   template <int kVectors, bool kWhole>
   DIDR_SIMD void addVectors(const RowBlock& block, int64_t i, int lanes, bool first, bool last,
                             float factor, float* sums, Outcome& outcome) {
@@ -178,7 +181,8 @@ struct WeightedSum {
     }
   }
 
-  // Writes the score of elements [begin, begin + count) of a sample; returns the sum of its squares.
+  // Writes the score of elements [begin, begin + count) of a sample; returns the sum of its
+  // squares.
   float computeRun(int64_t sample, int64_t begin, int64_t count, float factor) const {
     alignas(64) float sums[kParticleRun];
     Outcome outcome;

@@ -1,23 +1,26 @@
 // Contracts of the particle estimators of the diffused reward score (arXiv 2605.24001): weights,
 // weighted particles and weighted reward gradients.
 //
-//   w_nb = softmax over n of rewards_nb * inverseBeta (largest subtracted first)
-//   effectiveSampleSize_b = 1 / sum_n w_nb^2: 1 when one particle has all the weight, particleCount
-//   when all are equal softmaxWeights          writes w alone diffusedRewardScore     score_b =
-//   (alpha/sigma^2) (sum_n w_n x_n - mean_n x_n), the score of the tilted posterior mean
-//                           less that of the posterior mean, for posterior samples x_n of x0 given
-//                           x_t. Computed as sum_n (w_n - 1/N) (x_n - x_0): the weights sum to
-//                           zero, so any common part may be taken out, and rounding then scales
-//                           with the particles' spread instead of their size.
-//   weightedRewardGradient  score_b = factor_b sum_n w_n g_n, then scaled down to an L2 norm of
-//   maxNorm over the sample
-//                           where it is above it (maxNorm 0: never). factor is 1/beta, or 1/(beta +
-//                           kappa v_t) for the `damped` estimator (arXiv 2606.02884).
+//   w_nb                     softmax over n of rewards_nb * inverseBeta (the largest reward is
+//                            subtracted first)
+//   effectiveSampleSize_b    1 / sum_n w_nb^2: 1 when one particle has all the weight,
+//                            particleCount when all have the same
+//   softmaxWeights           writes w alone
+//   diffusedRewardScore      score_b = (alpha/sigma^2) (sum_n w_n x_n - mean_n x_n) for posterior
+//                            samples x_n of x0 given x_t: the score of p*_t less that of p_t.
+//                            Computed as sum_n (w_n - 1/N) (x_n - x_0): the coefficients add up to
+//                            zero, so a common part may be taken out of all particles, and rounding
+//                            then scales with their spread instead of their size.
+//   weightedRewardGradient   score_b = factor_b sum_n w_n g_n, then scaled down to an L2 norm of
+//                            maxNorm over the sample where it is above (maxNorm 0: never). factor
+//                            is 1/beta, or 1/(beta + kappa v_t) for the `damped` estimator (arXiv
+//                            2606.02884).
 //
 // Shapes: rewards, weights [particleCount, batch]; particles, gradients [particleCount, batch,
 // sampleSize]; score [batch, sampleSize]; coefficients [batch][2] = (alpha, sigma); factor,
-// effectiveSampleSize, norm, nonFinite [batch]. dtypes: float32 and bfloat16 for particles,
-// gradients and score; rewards and weights are float32. Nothing overlaps. particleCount >= 1.
+// effectiveSampleSize, norm, nonFinite [batch]. particleCount >= 1.
+// dtypes: float32 and bfloat16 for particles, gradients and score; rewards and weights are float32.
+// Nothing overlaps.
 // Bytes: every particle is read once; score is written once (read and written again where a sample
 // is clipped).
 #pragma once

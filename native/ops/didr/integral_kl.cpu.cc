@@ -1,10 +1,13 @@
-// The Integral KL's cotangent and score differences on the CPU, see integral_kl.h for the maths and shapes.
+// The Integral KL's cotangent and score differences on the CPU, see integral_kl.h for the maths and
+// shapes.
 //
-// Parallel over runs of kIntegralKLRun elements, counted from each sample's start, so that a sample's sums do not depend on
-// where in a batch it is. With dmd a sample that fits in one run is read twice from the first-level caches; for a larger one
-// all runs' |x0 - xhat0| sums come first, in a loop of their own.
-// Bytes per float32 element: 4 for each of assistant, teacher, teacherUncond, drs and xt that is read, 4 written (no line of
-// the gradient is read when it is stored past the caches). A handful of multiply-adds per element: bound by memory.
+// Parallel over runs of kIntegralKLRun elements, counted from each sample's start, so that a
+// sample's sums do not depend on where in a batch it is. With dmd a sample that fits in one run is
+// read twice from the first-level caches; for a larger one all runs' |x0 - xhat0| sums come first,
+// in a loop of their own.
+// Bytes per float32 element: 4 for each of assistant, teacher, teacherUncond, drs and xt that is
+// read, 4 written (no line of the gradient is read when it is stored past the caches). A handful of
+// multiply-adds per element: bound by memory.
 #include "native/ops/didr/integral_kl.h"
 
 #include "native/core/op.h"
@@ -63,8 +66,8 @@ struct Sums {
   LaneSum target, reference;
 };
 
-// kSame: both networks predict the same thing, so that x_t drops out and outputs are subtracted before they are scaled,
-// which keeps the digits of a small difference.
+// kSame: both networks predict the same thing, so that x_t drops out and outputs are subtracted
+// before they are scaled, which keeps the digits of a small difference.
 template <bool kSame, bool kUncond, bool kDrs, bool kStreaming, bool kWhole, class T>
 DIDR_SIMD void cotangentVector(const Run<T>& run, F32 gradientFactor, int64_t i, int lanes,
                                F32& target, F32& reference) {
@@ -238,7 +241,8 @@ class IntegralKL {
                       : cotangentRun<kSame, kUncond, kDrs, false>(run, factor);
   }
 
-  // Samples in order, on one thread: the accumulator's bits do not depend on how samples came in batches.
+  // Samples in order, on one thread: the accumulator's bits do not depend on how samples came in
+  // batches.
   void accumulate() const {
     for (int64_t b = 0; b < arguments_.batch; ++b) {
       double target = 0.0;

@@ -1,31 +1,40 @@
 // Contract of `integralKL`: the cotangent of the Integral KL on x0 and each sample's score
 // differences, in one pass.
 //
-// With denoisers xhat0 = a x_t + b o of the raw network outputs o (native/ops/didr/prediction.h),
-// the guided teacher o~ = uncond + guidance (cond - uncond) (affine, so the same in output space as
-// in score space), and s_r the diffused reward score (arXiv 2605.24001):
-//   difference = xhat0_assistant - xhat0_teacher            = (sigma^2 / alpha) (s_psi - s_ref)
-//   residual   = difference - (sigma^2 / alpha) s_r
-//   gradient   = gradientScale * w (alpha^2 / sigma^2) residual = gradientScale * w alpha (s_psi -
-//   s_ref - s_r) target_b    = sum_j (alpha/sigma residual_j)^2   = || sigma (s_psi - s_ref - s_r)
-//   ||^2 reference_b = sum_j (alpha/sigma difference_j)^2 = || sigma (s_psi - s_ref) ||^2
-// Weightings: x0: w = sigma^2/alpha^2; sigma2: w = sigma^2; dmd: as x0, divided by max(mean_j |x0 -
-// xhat0_teacher|, kDmdFloor) of the sample (DMD2, arXiv 2405.14867); uniform: w = 1; custom: w =
-// weights[b].
+// With denoisers xhat0 = a x_t + b o of the raw network outputs o (prediction.h), the guided
+// teacher o~ = uncond + guidance (cond - uncond) (affine, so the same in output space as in score
+// space), and s_r the diffused reward score (arXiv 2605.24001):
 //
-// The accumulator has one double per bin and row; a sample with bin k adds target_b to row 0,
+//   difference    xhat0_assistant - xhat0_teacher = (sigma^2 / alpha) (s_psi - s_ref)
+//   residual      difference - (sigma^2 / alpha) s_r
+//   gradient      gradientScale w (alpha^2 / sigma^2) residual
+//                 = gradientScale w alpha (s_psi - s_ref - s_r)
+//   target_b      sum_j (alpha/sigma residual_bj)^2 = || sigma (s_psi - s_ref - s_r) ||^2
+//   reference_b   sum_j (alpha/sigma difference_bj)^2 = || sigma (s_psi - s_ref) ||^2
+//
+// Weightings:
+//   x0        w = sigma^2 / alpha^2
+//   sigma2    w = sigma^2
+//   dmd       as x0, divided by max(mean_j |x0 - xhat0_teacher|, kDmdFloor) of the sample (DMD2,
+//             arXiv 2405.14867)
+//   uniform   w = 1
+//   custom    w = weights[b]
+//
+// The accumulator has one double per bin and row. A sample with bin k adds target_b to row 0,
 // reference_b to row 1 and 1 to row 2, in sample order, so that batches of any size that visit the
 // same samples leave the same bits. A sample adds nothing when its bin is negative or not below
 // binCount, or when one of its two sums is not finite.
 //
 // Shapes: x0, xt, assistant, teacher, teacherUncond, drs, gradient [batch, sampleSize];
 // coefficients [batch][2] = (alpha, sigma), both positive; weights, bins, target, reference,
-// nonFinite [batch]; accumulator [3][binCount]. dtypes: float32 and bfloat16, the same for all
-// arrays of elements; sums are float32 outputs of float64 totals. Reads only what is needed: x0 for
-// dmd alone; xt for dmd, or where the two predictions differ. What is not read may be null and is
-// not checked for finite values. Aliasing: gradient may be any one of the element inputs, except
-// with dmd. Nothing else overlaps. Sums: in runs of kIntegralKLRun elements from the sample's
-// start, runs added in order in float64.
+// nonFinite [batch]; accumulator [3][binCount].
+// dtypes: float32 and bfloat16, the same for all arrays of elements; target and reference are
+// float32 outputs of float64 totals.
+// Reads only what is needed: x0 for dmd alone; xt for dmd, or where the two predictions differ.
+// What is not read may be null and is not checked for finite values.
+// Aliasing: except with dmd, gradient may be any one of the element inputs; bad values are counted
+// in what was written there then. Nothing else overlaps.
+// Sums: in runs of kIntegralKLRun elements from the sample's start, runs added in order in float64.
 #pragma once
 
 #include <cstdint>

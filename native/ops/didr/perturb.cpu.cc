@@ -1,11 +1,13 @@
 // x_t = alpha x0 + sigma eps on the CPU, see perturb.h for the maths and shapes.
 //
-// Parallel over runs of the flat [batch * sampleSize] order, since that is what the noise is aligned to; a run may hold many
-// samples or a part of one. A group of noise that lies in one sample takes the sample's coefficients from registers; one that
-// meets a sample's boundary, or the end, looks its coefficients up lane by lane.
-// Bytes: 4 read and 4 written per float32 element, 4 more with `noise`, and the lines of xt are read before they are
-// written. Stores past the caches would save that, but measure 10% slower: the noise's arithmetic is the larger cost (see
-// native/ops/random/noise.cpu.h), and ordinary stores overlap with it better.
+// Parallel over runs of the flat [batch * sampleSize] order, since that is what the noise is
+// aligned to; a run may hold many samples or a part of one. A group of noise that lies in one
+// sample takes the sample's coefficients from registers; one that meets a sample's boundary, or the
+// end, looks its coefficients up lane by lane.
+// Bytes: 4 read and 4 written per float32 element, 4 more with `noise`, and the lines of xt are
+// read before they are written. Stores past the caches would save that, but measure 10% slower: the
+// noise's arithmetic is the larger cost (see native/ops/random/noise.cpu.h), and ordinary stores
+// overlap with it better.
 #include "native/ops/didr/perturb.h"
 
 #include "native/core/op.h"
@@ -28,7 +30,8 @@ struct Perturbation {
   int64_t sampleSize;
 };
 
-// The elements [first, first + count) of one group, which may belong to several samples. Returns sums of the inputs.
+// The elements [first, first + count) of one group, which may belong to several samples. Returns
+// sums of the inputs.
 template <class T>
 __attribute__((noinline)) F32 perturbMixed(const Perturbation<T>& op, int64_t first, int64_t count,
                                            const F32 (&eps)[4]) {
@@ -56,7 +59,8 @@ __attribute__((noinline)) F32 perturbMixed(const Perturbation<T>& op, int64_t fi
   return total;
 }
 
-// Elements [first, last) of a tile. Returns sums of the inputs, which are not finite if an input is not.
+// Elements [first, last) of a tile. Returns sums of the inputs, which are not finite if an input is
+// not.
 template <class T>
 DIDR_SIMD F32 perturbTile(const Perturbation<T>& op, const NoiseTile& tile, int64_t first,
                           int64_t last) {

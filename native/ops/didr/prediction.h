@@ -2,11 +2,11 @@
 // the noise.
 //
 // With x_t = alpha x0 + sigma eps:
-//   epsilon  o = eps
-//   x0       o = x0
-//   v        o = alpha eps - sigma x0      (Salimans and Ho, "Progressive Distillation", arXiv
-//   2202.00512) flow     o = eps - x0                  (Lipman et al., "Flow Matching", arXiv
-//   2210.02747)
+//   epsilon   o = eps
+//   x0        o = x0
+//   v         o = alpha eps - sigma x0   (Salimans and Ho, arXiv 2202.00512)
+//   flow      o = eps - x0               (Lipman et al., arXiv 2210.02747)
+//
 // Coefficients are formed once per sample in double precision and rounded once, at the element
 // loop.
 #pragma once

@@ -1,4 +1,5 @@
-// What the kernels over [batch, sampleSize] share: the samples of a flat range, and the count of bad inputs.
+// What the kernels over [batch, sampleSize] share: the samples of a flat range, and the count of
+// bad inputs.
 #pragma once
 
 #include "native/core/simd.h"
@@ -19,8 +20,8 @@ DIDR_SIMD void forEachSample(int64_t first, int64_t last, int64_t sampleSize, co
   }
 }
 
-// Infinities and NaNs among `count` elements. Kernels call this only where a cheap sign of one has shown up (a sum or a
-// difference that is not finite), so it is not made to be quick.
+// Infinities and NaNs among `count` elements. Kernels call this only where a cheap sign of one has
+// shown up (a sum or a difference that is not finite), so it is not made to be quick.
 template <class T>
 __attribute__((noinline)) int32_t countNonFinite(const T* x, int64_t count) {
   int32_t found = 0;

@@ -10,6 +10,7 @@
 #include "native/core/simd_math.h"
 #include "native/ops/elementwise/activation.cpu.h"
 #include "native/ops/elementwise/lanes.h"
+#include "native/ops/layout/scalar.h"
 
 namespace didr {
 namespace DIDR_LEVEL {
@@ -106,8 +107,8 @@ void computeFloat(const UnaryArgs& arguments, CpuContext& context) {
     case Unary::kLogicalNot:
       return apply<T, Truth>(arguments, context, kGrain, [](F32 x) -> I32 { return x == zero(); });
     case Unary::kClip: {
-      const F32 lo = broadcast(arguments.lo);
-      const F32 hi = broadcast(arguments.hi);
+      const F32 lo = broadcast(static_cast<float>(arguments.lo));
+      const F32 hi = broadcast(static_cast<float>(arguments.hi));
       return cheap([lo, hi](F32 x) { return simd::min(hi, simd::max(lo, x)); });
     }
   }
@@ -130,8 +131,8 @@ void computeInt(const UnaryArgs& arguments, CpuContext& context) {
     case Unary::kLogicalNot:
       return apply<int32_t, Truth>(arguments, context, kGrain, [](I32 x) -> I32 { return x == 0; });
     case Unary::kClip: {
-      const I32 lo = simd::saturateToInt(broadcast(arguments.lo));
-      const I32 hi = simd::saturateToInt(broadcast(arguments.hi));
+      const I32 lo = broadcast(elementOf<int32_t>(arguments.lo));
+      const I32 hi = broadcast(elementOf<int32_t>(arguments.hi));
       return cheap([lo, hi](I32 x) { return simd::min(hi, simd::max(lo, x)); });
     }
     default:

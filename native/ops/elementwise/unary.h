@@ -60,8 +60,8 @@ struct UnaryArgs {
   int64_t count;
   Unary kind;
   DType dtype;  // of x
-  float lo;     // clip only
-  float hi;
+  double lo;    // clip only; rounded to float32 beside floats
+  double hi;
 };
 
 DIDR_HOST_DEVICE constexpr bool supports(Unary kind, DType dtype) {

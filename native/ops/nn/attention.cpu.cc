@@ -95,7 +95,7 @@ void gatherTransposed(Head<const T> from, Span rows, float* to) {
       // Lanes 4g to 4g + 3 of quad[j] are now elements i + 4g + j of the four tokens.
       for (int64_t g = 0; g < kLanes / 4; ++g)
         for (int64_t j = 0; j < 4; ++j)
-          if (i + 4 * g + j < from.size)
+          if (__is_same(decltype(extent), Whole) || i + 4 * g + j < from.size)
             memcpy(to + (i + 4 * g + j) * kKeyBlock + column,
                    reinterpret_cast<const float*>(&quad[j]) + 4 * g, 4 * sizeof(float));
     });
@@ -105,14 +105,17 @@ void gatherTransposed(Head<const T> from, Span rows, float* to) {
 // 0 where a key of the block takes part, -inf where it is masked or past the end; up to whole vectors.
 void biasOf(const uint8_t* mask, Span keys, float* bias) {
   for (int64_t i = 0; i < roundUp(keys.count(), kLanes); ++i)
-    bias[i] = i < keys.count() && (mask == nullptr || mask[keys.begin + i] != 0) ? 0.0f
-                                                                                 : minusInfinity();
+    bias[i] =
+        i < keys.count() && (mask == nullptr || mask[keys.begin + i] != 0) ? 0.0f : minusInfinity();
 }
 
 DIDR_SIMD float largestLane(F32 x) {
-  float largest = x[0];
-  for (int i = 1; i < kLanes; ++i) largest = x[i] > largest ? x[i] : largest;
-  return largest;
+  float lanes[kLanes];
+  simd::store(lanes, x);
+  for (int half = kLanes / 2; half >= 1; half /= 2)
+    for (int i = 0; i < half; ++i)
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  return lanes[0];
 }
 
 // A row's softmax so far.
@@ -199,7 +202,7 @@ bool forwardChunk(const AttentionArgs& arguments, int64_t sample, int64_t headIn
         sums[row] = state.sum;
       }
       product<Left::kRows>(scores, kKeyBlock, values, width, outputs, width, here, width,
-                           keys.count(), true);
+                           Depth{keys.count()}, true);
     }
   }
   const Head<T> headY = headOf(static_cast<T*>(arguments.y), sample, headIndex, arguments.queries,
@@ -226,7 +229,8 @@ void forwardAs(const AttentionArgs& arguments, CpuContext& context) {
   bool starved = false;
   context.pool.parallelFor(
       arguments.batch * arguments.heads * chunks,
-      rowGrain(kQueryBlock + arguments.queries * arguments.keys * arguments.size / (16 * (chunks + 1))),
+      rowGrain(kQueryBlock +
+               arguments.queries * arguments.keys * arguments.size / (16 * (chunks + 1))),
       [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) {
           const int64_t pair = item / chunks;
@@ -304,8 +308,7 @@ bool backwardHead(const AttentionBackwardArgs& arguments, int64_t sample, int64_
   const auto headDy = head(arguments.dy, queries);
   const uint8_t* mask =
       arguments.mask == nullptr ? nullptr : arguments.mask + sample * arguments.keys;
-  const float* logSumExp =
-      arguments.logSumExp + (sample * arguments.heads + headIndex) * queries;
+  const float* logSumExp = arguments.logSumExp + (sample * arguments.heads + headIndex) * queries;
   const Span all{0, queries};
   gather(head(arguments.q, queries), all, arguments.scale, q, width);
   gather(headDy, all, 1.0f, dy, width);
@@ -333,18 +336,18 @@ bool backwardHead(const AttentionBackwardArgs& arguments, int64_t sample, int64_
       const float* qRows = q + span.begin * width;
       const float* dyRows = dy + span.begin * width;
       product<Left::kRows>(qRows, width, keysAcross, kKeyBlock, scores, kKeyBlock, here, columns,
-                           size, false);
+                           Depth{size}, false);
       product<Left::kRows>(dyRows, width, valuesAcross, kKeyBlock, dScores, kKeyBlock, here,
                            columns, size, false);
       for (int64_t i = 0; i < count; ++i)
         differentiateRow(scores + i * kKeyBlock, dScores + i * kKeyBlock, bias, columns,
                          logSumExp[span.begin + i], delta[span.begin + i]);
-      product<Left::kTransposed>(scores, kKeyBlock, dyRows, width, dv, width, keyRows, width, count,
-                                 true);
-      product<Left::kTransposed>(dScores, kKeyBlock, qRows, width, dk, width, keyRows, width, count,
-                                 true);
+      product<Left::kTransposed>(scores, kKeyBlock, dyRows, width, dv, width, keyRows, width,
+                                 Depth{count}, true);
+      product<Left::kTransposed>(dScores, kKeyBlock, qRows, width, dk, width, keyRows, width,
+                                 Depth{count}, true);
       product<Left::kRows>(dScores, kKeyBlock, keysDown, width, dq + span.begin * width, width,
-                           here, width, keys.count(), true);
+                           here, width, Depth{keys.count()}, true);
     }
     scatter(dk, width, keys, 1.0f, headOut(arguments.dk, arguments.keys));
     scatter(dv, width, keys, 1.0f, headOut(arguments.dv, arguments.keys));

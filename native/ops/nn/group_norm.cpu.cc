@@ -129,7 +129,7 @@ void backwardAs(const GroupNormBackwardArgs& arguments, CpuContext& context) {
               LaneSum ones;
               const int64_t offset = c * pixels + begin;
               forEachLaneVector(length, [&](int64_t i, int part, auto extent) {
-                const Element element =
+                const Element at =
                     elementOf<kSilu>(x + offset + i, dy + offset + i, of, weight, bias, extent);
                 products.parts[part] = simd::fma(at.dz, at.xhat, products.parts[part]);
                 ones.parts[part] += at.dz;

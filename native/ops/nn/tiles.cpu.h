@@ -50,33 +50,46 @@ struct Tile {
 // a[depth * stride + row].
 enum class Left { kRows, kTransposed };
 
+// The depth of a product: `runs` runs of `length` steps, with the operands' starts this far apart.
+struct Depth {
+  int64_t length;
+  int64_t runs = 1;
+  int64_t aRun = 0;
+  int64_t bRun = 0;
+};
+
 template <Left kLeft, int kVectors>
 DIDR_SIMD void productTile(const float* a, int64_t aStride, const float* b, int64_t bStride,
-                           float* c, int64_t cStride, int64_t depth, bool add) {
+                           float* c, int64_t cStride, Depth depth, bool add) {
   Tile<kTileRows, kVectors> tile;
 #pragma GCC unroll 8
   for (int r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
       tile.sums[r][v] = add ? simd::load(c + r * cStride + v * simd::kLanes) : simd::zero();
-  for (int64_t k = 0; k < depth; ++k) {
-    simd::F32 vectors[kVectors];
+  for (int64_t run = 0; run < depth.runs; ++run) {
+    const float* left = a + run * depth.aRun;
+    const float* right = b + run * depth.bRun;
+    for (int64_t k = 0; k < depth.length; ++k) {
+      simd::F32 vectors[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) vectors[v] = simd::load(b + v * simd::kLanes);
-    tile.addOuter(a, kLeft == Left::kRows ? aStride : 1, vectors);
-    a += kLeft == Left::kRows ? 1 : aStride;
-    b += bStride;
+      for (int v = 0; v < kVectors; ++v) vectors[v] = simd::load(right + v * simd::kLanes);
+      tile.addOuter(left, kLeft == Left::kRows ? aStride : 1, vectors);
+      left += kLeft == Left::kRows ? 1 : aStride;
+      right += bStride;
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) simd::store(c + r * cStride + v * simd::kLanes, tile.sums[r][v]);
+    for (int v = 0; v < kVectors; ++v)
+      simd::store(c + r * cStride + v * simd::kLanes, tile.sums[r][v]);
 }
 
 // c = a b, or c += a b where `add`: c [rows, columns], rows a multiple of kTileRows, columns of kLanes.
 template <Left kLeft>
 void product(const float* a, int64_t aStride, const float* b, int64_t bStride, float* c,
-             int64_t cStride, int64_t rows, int64_t columns, int64_t depth, bool add) {
+             int64_t cStride, int64_t rows, int64_t columns, Depth depth, bool add) {
   using simd::kLanes;
   for (int64_t row = 0; row < rows; row += kTileRows) {
     const float* left = kLeft == Left::kRows ? a + row * aStride : a + row;

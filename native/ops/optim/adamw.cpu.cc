@@ -28,14 +28,14 @@ DIDR_SIMD double powerOf(double base, int64_t exponent) {
 
 // The scalars of a row, worked out in float64.
 struct Update {
-  float clip, gain1, beta2, gain2, decay, stepSize, inverseRoot, eps;
+  float clip, gain1, beta2, gain2, shrink, stepSize, inverseRoot, eps;
 
   __attribute__((always_inline)) Update(const AdamwRow& row, float clipFactor) : clip(clipFactor) {
     const int64_t step = int64_t{*row.step} + 1;
     gain1 = static_cast<float>(1 - row.beta1);
     beta2 = static_cast<float>(row.beta2);
     gain2 = static_cast<float>(1 - row.beta2);
-    decay = static_cast<float>(1 - row.learningRate * row.weightDecay);
+    shrink = static_cast<float>(row.learningRate * row.weightDecay);
     stepSize = static_cast<float>(row.learningRate / (1 - powerOf(row.beta1, step)));
     inverseRoot = static_cast<float>(1 / __builtin_sqrt(1 - powerOf(row.beta2, step)));
     eps = static_cast<float>(row.eps);
@@ -45,7 +45,9 @@ struct Update {
     const F32 g = gradient * clip;
     m = m + (g - m) * gain1;
     v = v * beta2 + g * g * gain2;
-    p = p * decay - stepSize * m / (simd::sqrt(v) * inverseRoot + eps);
+    // What the step takes off is summed first: a factor 1 - shrink of float32 would be wrong by up to 3e-8, more than
+    // the decay itself at small learning rates.
+    p = p - (p * shrink + stepSize * m / (simd::sqrt(v) * inverseRoot + eps));
   }
 };
 

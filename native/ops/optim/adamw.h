@@ -5,7 +5,7 @@
 //   g = clip * gradient
 //   m += (1 - beta1) (g - m)
 //   v  = beta2 v + (1 - beta2) g^2
-//   p  = (1 - learningRate * weightDecay) p - learningRate / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps)
+//   p -= learningRate (weightDecay p + m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps))
 //
 // The clip factor and the step counts are read on the device, so nothing waits for the host: `gradientNorm` writes
 // clip, and where that is NaN (a gradient is not finite) nothing at all is changed. Every parameter has a count of its

@@ -1,16 +1,19 @@
 // The random draws in vectors, a tile at a time.
 //
-// A Philox block's four words sit in four vectors of 64-bit lanes, so that the 32x32 -> 64 bit multiply works in place:
-// a product's high half is one shift away and what garbage is left in the upper halves never reaches a result. The
-// first three rounds multiply words that are the same in all lanes; those products are formed once per run.
-// Two sets of kLanes/2 blocks, A and B, fill the even and odd 32-bit lanes of each word's vector. Which counter goes to
-// which lane is chosen so that a 4x4 transpose inside 128-bit quarters leaves consecutive elements: with Q quarters,
-// lanes 2q and 2q+1 of A hold blocks q and 2Q + q, of B blocks Q + q and 3Q + q.
+// A Philox block's four words sit in four vectors of 64-bit lanes, so that the 32x32 -> 64 bit
+// multiply works in place: a product's high half is one shift away, and what garbage is left in the
+// upper halves never reaches a result. The first three rounds multiply words that are the same in
+// all lanes; those products are formed once per run.
+// Two sets of kLanes/2 blocks, A and B, fill the even and odd 32-bit lanes of each word's vector.
+// Which counter goes to which lane is chosen so that a 4x4 transpose inside 128-bit quarters leaves
+// consecutive elements: with Q quarters, lanes 2q and 2q+1 of A hold blocks q and 2Q + q, of B
+// blocks Q + q and 3Q + q.
 //
-// A tile's words go to the first-level cache before they become normals. One loop over both would be a chain of some 170
-// dependent cycles per group, far longer than what a core sees ahead; apart, each loop has independent work next to each
-// other and runs at the speed of its instructions. Consumers apply what they do to a group as soon as they have its
-// normals, so that their memory traffic runs beside the arithmetic.
+// A tile's words go to the first-level cache before they become normals. One loop over both would
+// be a chain of some 170 dependent cycles per group, far longer than what a core sees ahead; apart,
+// each loop has independent work next to each other and runs at the speed of its instructions.
+// Consumers apply what they do to a group as soon as they have its normals, so that their memory
+// traffic runs beside the arithmetic.
 #pragma once
 
 #include "native/core/simd.h"
@@ -27,8 +30,8 @@ constexpr int kNoiseGroup = 4 * simd::kLanes;
 constexpr int kNoiseBatch = simd::kLanes == 16 ? 3 : 1;
 // Elements drawn at a time; a whole number of batches at every level.
 constexpr int kNoiseTile = 768;
-// Work is cut at multiples of this many elements: whole groups, and a power of two, so that the counter's high word is
-// constant inside.
+// Work is cut at multiples of this many elements: whole groups, and a power of two, so that the
+// counter's high word is constant inside.
 constexpr int64_t kNoiseRun = 8192;
 
 struct VectorArithmetic {
@@ -57,7 +60,8 @@ struct VectorArithmetic {
 struct NoiseRun {
   uint32_t key0[kPhiloxRounds];
   uint32_t key1[kPhiloxRounds];
-  // Products and sums of the words that do not depend on the counter's low half, by the round that uses them.
+  // Products and sums of the words that do not depend on the counter's low half, by the round that
+  // uses them.
   uint32_t round0Word2;
   uint32_t round1Word0;
   uint32_t round1Word2;
@@ -88,10 +92,10 @@ DIDR_SIMD NoiseRun noiseRunAt(uint64_t seed, uint64_t offset, int64_t firstEleme
 
 DIDR_SIMD simd::U64 wide(uint32_t x) { return simd::broadcast(static_cast<uint64_t>(x)); }
 
-// The words of kGroups * kLanes blocks from `firstBlock` on, a multiple of kLanes; words[g][w] has word w of group g's
-// blocks in the order that the transpose wants.
-// The chains of dependent steps advance side by side, in source order: a chain alone leaves the multipliers idle, and
-// what an out-of-order core sees ahead is shorter than one chain.
+// The words of kGroups * kLanes blocks from `firstBlock` on, a multiple of kLanes; words[g][w] has
+// word w of group g's blocks in the order that the transpose wants.
+// The chains of dependent steps advance side by side, in source order: a chain alone leaves the
+// multipliers idle, and what an out-of-order core sees ahead is shorter than one chain.
 template <int kGroups>
 DIDR_SIMD void noiseWords(const NoiseRun& run, int64_t firstBlock, simd::U32 (&words)[kGroups][4]) {
   using namespace simd;
@@ -161,7 +165,8 @@ DIDR_SIMD void noiseWords(const NoiseRun& run, int64_t firstBlock, simd::U32 (&w
 // The words of up to kNoiseTile consecutive elements of one run.
 class NoiseTile {
  public:
-  // `first` is a multiple of kNoiseGroup. Draws whole groups, up to the one with element first + count - 1.
+  // `first` is a multiple of kNoiseGroup. Draws whole groups, up to the one with element first +
+  // count - 1.
   DIDR_MEMBER_HOST_DEVICE void draw(const NoiseRun& run, int64_t first, int64_t count) {
     const int groups = static_cast<int>((count + kNoiseGroup - 1) / kNoiseGroup);
     int g = 0;
@@ -208,7 +213,8 @@ class NoiseTile {
   alignas(64) uint32_t words_[kNoiseTile];
 };
 
-// Calls body(tile, first, last) for tiles that cover [begin, end); `begin` is a multiple of kNoiseRun.
+// Calls body(tile, first, last) for tiles that cover [begin, end); `begin` is a multiple of
+// kNoiseRun.
 template <class Body>
 DIDR_SIMD void forEachNoiseTile(uint64_t seed, uint64_t offset, int64_t begin, int64_t end,
                                 const Body& body) {

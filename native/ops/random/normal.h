@@ -1,18 +1,21 @@
-// Two independent standard normals from two random words, by Box and Muller (1958), with the same bits everywhere: only
-// operations that IEEE 754 rounds in one way are used (+, -, *, fma, sqrt, integers), in one order, by one template. The
-// CPU's vectors, its scalars and a CUDA thread differ in the `Arithmetic` they put in.
+// Two independent standard normals from two random words, by Box and Muller (1958), with the same
+// bits everywhere: only operations that IEEE 754 rounds in one way are used (+, -, *, fma, sqrt,
+// integers), in one order, by one template. The CPU's vectors, its scalars and a CUDA thread differ
+// in the `Arithmetic` they put in.
 //
-//   u = float(x0 >> 1) 2^-31 + 2^-32, a float in (0, 1]: the radius sqrt(-2 ln u) reaches sqrt(64 ln 2) = 6.66. Rounding u
-//   to a float costs nothing in the tail, where u is small, and makes radii below 0.001 (one in two million) coarse.
-//   angle = (q + t) pi/2, t in [-1/2, 1/2) the low 23 bits of x1, q in {0, 1, 2, 3} its top two bits
-//   (n0, n1) = radius * (a, b), where (a, b) is +-(cos, sin)(t pi/2), or swapped, by q: each q maps onto its own quarter of
-//   the circle, so the angle is uniform (a swap is a reflection of the quarter, which needs no sign of its own).
+//   u         float(x0 >> 1) 2^-31 + 2^-32, a float in (0, 1]. The radius sqrt(-2 ln u) reaches
+//             sqrt(64 ln 2) = 6.66. Rounding u to a float costs nothing in the tail, where u is
+//             small, and makes radii below 0.001 (one in two million) coarse.
+//   angle     (q + t) pi/2, t in [-1/2, 1/2) the low 23 bits of x1, q in {0, 1, 2, 3} its top two
+//   (n0, n1)  radius * (a, b), where (a, b) is +-(cos, sin)(t pi/2), or swapped, by q: each q maps
+//             onto its own quarter of the circle, so the angle is uniform (a swap reflects the
+//             quarter, which needs no sign of its own).
 //
-// The logarithm: u = 2^e m with m in [1/sqrt 2, sqrt 2), z = m - 1, -2 ln u = -2 ln 2 e + z P(z), where P approximates
-// -2 ln(1+z)/z.
-// Polynomials are minimax fits of our own (Lawson iteration, coefficients rounded in turn); largest errors: radius 4.2e-8
-// from P, sine 5.3e-9, cosine 3.3e-8. Against Box-Muller in float64 on the same u and t the normals' largest error is below
-// 1e-6.
+// The logarithm: u = 2^e m with m in [1/sqrt 2, sqrt 2), z = m - 1, -2 ln u = -2 ln 2 e + z P(z),
+// where P approximates -2 ln(1+z)/z.
+// Polynomials are minimax fits of our own (Lawson iteration, coefficients rounded in turn); largest
+// errors: radius 3.0e-7 from P, sine 5.3e-9, cosine 3.3e-8. Against Box-Muller in float64 on the
+// same u and t the normals' largest error is below 1e-6.
 #pragma once
 
 #include <cmath>
@@ -24,7 +27,8 @@
 
 namespace didr {
 
-// One lane. On the device every product and sum is spelled out, so that the compiler cannot fuse them.
+// One lane. On the device every product and sum is spelled out, so that the compiler cannot fuse
+// them.
 struct ScalarArithmetic {
   using Float = float;
   using Word = uint32_t;
@@ -75,15 +79,14 @@ DIDR_HOST_DEVICE typename A::Float minusTwoLog(typename A::Float u) {
   const Word exponent = (bits - 0x3f3504f3u) & 0xff800000u;
   const Float z = A::sub(A::asFloat(bits - exponent), A::constant(1.0f));
 
-  Float p = A::constant(0x1.a7750cp-3f);
-  p = A::fma(p, z, A::constant(-0x1.52a6e2p-2f));
-  p = A::fma(p, z, A::constant(0x1.62183ap-2f));
-  p = A::fma(p, z, A::constant(-0x1.968890p-2f));
-  p = A::fma(p, z, A::constant(0x1.ff38a4p-2f));
-  p = A::fma(p, z, A::constant(-0x1.556064p-1f));
-  p = A::fma(p, z, A::constant(0x1.0000cep+0f));
-  p = A::fma(p, z, A::constant(-0x1.fffff2p+0f));
-  return A::fma(z, p, A::mul(A::fromSigned(exponent), A::constant(-0x1.62e430p-23f)));
+  Float p = A::constant(-0x1.f09014p-3f);
+  p = A::fma(p, z, A::constant(0x1.83acd6p-2f));
+  p = A::fma(p, z, A::constant(-0x1.a420bcp-2f));
+  p = A::fma(p, z, A::constant(0x1.fd6e0cp-2f));
+  p = A::fma(p, z, A::constant(-0x1.551b5cp-1f));
+  p = A::fma(p, z, A::constant(0x1.0002fep+0f));
+  p = A::fma(p, z, A::constant(-0x1.000016p+1f));
+  return A::fma(A::fromSigned(exponent), A::constant(-0x1.62e430p-23f), A::mul(z, p));
 }
 
 template <class A>

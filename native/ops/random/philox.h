@@ -1,5 +1,5 @@
-// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
-// 3" (SC11), bit for bit as in their Random123 library.
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random
+// numbers: as easy as 1, 2, 3" (SC11), bit for bit as in their Random123 library.
 //
 // Element i of the draw (seed, offset) comes from word i mod 4 of the block with
 //   counter { lo32(i/4), hi32(i/4), lo32(offset), hi32(offset) },  key { lo32(seed), hi32(seed) }.

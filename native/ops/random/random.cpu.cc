@@ -1,6 +1,7 @@
 // Random draws on the CPU: Philox and Box-Muller in vectors, see noise.cpu.h.
 //
-// Parallel over runs of kNoiseRun elements; no run depends on another. Bytes: writes y, reads nothing.
+// Parallel over runs of kNoiseRun elements; no run depends on another. Bytes: writes y, reads
+// nothing.
 #include "native/ops/random/random.h"
 
 #include "native/core/op.h"

@@ -5,8 +5,10 @@
 // offset) and key seed; see philox.h and normal.h. So a draw of n elements is the prefix of every
 // longer one, and no thread count, instruction level or device changes a bit of it.
 //
-//   uniform  y = low + (high - low) u, u = (word >> 8) / 2^24; float32 results are below high,
-//   bfloat16 ones may round to it normal   y = fma(std, n, mean)
+//   uniform   y = low + (high - low) u, where u = (word >> 8) / 2^24. A float32 result is below
+//             high; a bfloat16 one may round to it.
+//   normal    y = fma(std, n, mean)
+//
 // dtypes: float32; bfloat16, which is the float32 draw rounded.
 #pragma once
 

@@ -157,9 +157,19 @@ void forEachSlice(const Slices& s, const T* x, CpuContext& context, const Finish
   std::free(partials);
 }
 
-// Accumulator arrays have room for a whole vector past the last column: lanes that stand for no
-// column are computed and never read.
+// Accumulator arrays have room for a whole vector past the last column.
 constexpr int64_t kColumnRoom = kChunk + simd::kLanes;
+
+// Stores the first `lanes` lanes of an accumulator: the others stand for columns that had no
+// element, and keep what they had.
+template <class Value, class V>
+DIDR_SIMD void storeColumns(Value* at, const V& v, int lanes) {
+  constexpr int kWhole = static_cast<int>(sizeof(V) / sizeof(Value));
+  if (lanes >= kWhole)
+    simd::storeBits(at, v);
+  else if (lanes > 0)
+    memcpy(at, &v, static_cast<size_t>(lanes) * sizeof(Value));
+}
 
 // Calls strip.add<vectors>(x, rowStride, rows, column, lanes) so that every column of every row is
 // visited once, the rows of a column in order. The rows are taken in tiles that stay in the first
@@ -191,8 +201,8 @@ void foldGroups(int64_t fold, int64_t inner, const MergeVector& merge) {
     for (int64_t c = 0; c < half; c += simd::kLanes) merge(c, c + half);
 }
 
-// Sums of term(x) in float64: 53 bits make the order of a sum immaterial to its float32 result.
-// Term has operator()(F64) on the widened elements, or on F32 with kShifts: see LogSumExpColumns.
+// Sums of terms in float64, of which term(x, column, low, high) adds those of one vector: 53 bits
+// leave nothing of a sum's order in its float32 result.
 template <class Term>
 struct SumStrip {
   double* sums;
@@ -216,8 +226,8 @@ struct SumStrip {
         term(elements, column + v * kLanes, low[v], high[v]);
       }
     for (int v = 0; v < kVectors; ++v) {
-      simd::storeBits(at + v * kLanes, low[v]);
-      simd::storeBits(at + v * kLanes + kLanes / 2, high[v]);
+      storeColumns(at + v * kLanes, low[v], lanes);
+      storeColumns(at + v * kLanes + kLanes / 2, high[v], lanes - kLanes / 2);
     }
   }
 };
@@ -287,7 +297,7 @@ struct MergedColumns {
         for (int v = 0; v < kVectors; ++v)
           merged[v] = Merge::merge(
               merged[v], lanes == kLanes ? loadLanes(x + v * kLanes) : loadLanesPartial(x, lanes));
-      for (int v = 0; v < kVectors; ++v) simd::storeBits(at + v * kLanes, merged[v]);
+      for (int v = 0; v < kVectors; ++v) storeColumns(at + v * kLanes, merged[v], lanes);
     }
   };
 

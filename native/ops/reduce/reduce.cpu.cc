@@ -64,8 +64,7 @@ struct ArgMaxColumns {
     void add(const T* from, int64_t rowStride, int64_t rows, int64_t column, int lanes) const {
       using V = decltype(loadLanes(values));
       using simd::kLanes;
-      const int64_t first =
-          firstRow + (rowStride == 0 ? 0 : (from - static_cast<const T*>(x)) / rowStride);
+      const int64_t first = firstRow + (from - static_cast<const T*>(x)) / rowStride;
       V best[kVectors];
       I32 index[kVectors];
       for (int v = 0; v < kVectors; ++v) {
@@ -83,8 +82,8 @@ struct ArgMaxColumns {
               simd::select(above, simd::broadcast(static_cast<int32_t>(first + row)), index[v]);
         }
       for (int v = 0; v < kVectors; ++v) {
-        simd::storeBits(values + column + v * kLanes, best[v]);
-        simd::storeInts(indices + column + v * kLanes, index[v]);
+        storeColumns(values + column + v * kLanes, best[v], lanes);
+        storeColumns(indices + column + v * kLanes, index[v], lanes);
       }
     }
   };

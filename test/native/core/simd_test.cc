@@ -1,5 +1,6 @@
-// The vector layer at the level that this file is compiled for: the plain build, whose fma is made from doubles. Other
-// levels are compared with it through the kernels, which must leave the same bits.
+// The vector layer at the level that this file is compiled for: the plain build, whose fma is made
+// from doubles. Other levels are compared with it through the kernels, which must leave the same
+// bits.
 #include "native/core/simd.h"
 
 #include <doctest/doctest.h>
@@ -78,7 +79,8 @@ TEST_CASE("fma rounds once where a double is halfway between two floats") {
     const float b = 0x1p-24f * ((state >> 24) % 2 == 0 ? 1.0f : -1.0f);
     const float c = ((state >> 25) % 3 == 0 ? 0x1p-60f : -0x1p-60f) * ((state >> 27) % 2 == 0);
     float result[kLanes];
-    // a*1 + b by one fma of (1 + b') forms: b * 1 + a, then a sliver through the product's low bits.
+    // a*1 + b by one fma of (1 + b') forms: b * 1 + a, then a sliver through the product's low
+    // bits.
     const float sliver = 1.0f + 0x1p-23f * static_cast<float>(state % 3);
     store(result, fma(broadcast(b), broadcast(sliver), broadcast(a)));
     wrong += !sameFloat(result[0], std::fmaf(b, sliver, a));

@@ -247,9 +247,10 @@ TEST_CASE_TEMPLATE("bad rewards and particles are counted by sample", T, float, 
   }
 }
 
-// x0 ~ N(0, 1) and reward r = -(kappa/2) (x0 - 1)^2 in one dimension: x0 | x_t is N(m, v), m = alpha x_t / (alpha^2 +
-// sigma^2), v = sigma^2 / (alpha^2 + sigma^2); weighting by exp(r / beta) moves its mean to (m + k v) / (1 + k v), k =
-// kappa / beta, so s_r = (alpha/sigma^2) of that less m.
+// x0 ~ N(0, 1) and reward r = -(kappa/2) (x0 - 1)^2 in one dimension: x0 | x_t is N(m, v), m =
+// alpha x_t / (alpha^2 + sigma^2), v = sigma^2 / (alpha^2 + sigma^2); weighting by exp(r / beta)
+// moves its mean to (m + k v) / (1 + k v), k = kappa / beta, so s_r = (alpha/sigma^2) of that less
+// m.
 TEST_CASE("exact posterior samples converge to the Gaussian's closed form as 1/sqrt(N)") {
   const double alpha = 0.8, sigma = 0.6, curvature = 2.0;
   constexpr int64_t kBatch = 64;

@@ -345,9 +345,9 @@ TEST_CASE("the dmd weighting stays finite where the teacher agrees with x0") {
   });
 }
 
-// p = N(1.2, 0.5^2) and q = N(-0.3, 1.1^2) in every dimension. For x_t = alpha x0 + sigma eps under a variance-preserving
-// schedule, KL(p_0 || q_0) = KL(p_T || q_T) + 1/2 int E || sigma (s_p - s_q) ||^2 d(-lambda), lambda = log(alpha^2/sigma^2).
-// At lambda = -14 the two are the same to 1e-6.
+// p = N(1.2, 0.5^2) and q = N(-0.3, 1.1^2) in every dimension. For x_t = alpha x0 + sigma eps under
+// a variance-preserving schedule, KL(p_0 || q_0) = KL(p_T || q_T) + 1/2 int E || sigma (s_p - s_q)
+// ||^2 d(-lambda), lambda = log(alpha^2/sigma^2). At lambda = -14 the two are the same to 1e-6.
 TEST_CASE("64 bins of log-SNR integrate to the known KL of two Gaussians within 1%") {
   constexpr int kLambdaBins = 64;
   constexpr int64_t kDimensions = 4096;

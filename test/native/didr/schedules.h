@@ -40,7 +40,8 @@ inline std::vector<float> coefficientsOf(Schedule schedule, int64_t batch) {
   return coefficients;
 }
 
-// Batches and sample sizes at the kernels' edges: nothing, one element, around vectors, groups, tiles and runs.
+// Batches and sample sizes at the kernels' edges: nothing, one element, around vectors, groups,
+// tiles and runs.
 struct Shape {
   int64_t batch, sampleSize;
 };

@@ -1,5 +1,7 @@
 #include "native/ops/elementwise/cast.h"
 
+#include <algorithm>
+
 #include "test/native/elementwise/reference.h"
 #include "test/native/every_level.h"
 

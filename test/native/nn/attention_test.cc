@@ -1,0 +1,214 @@
+// Attention against float64; gradients against float64 formulas and central differences.
+#include <string>
+
+#include "test/native/nn/gradients.h"
+
+namespace didr::test {
+namespace {
+
+struct AttentionCase {
+  int64_t batch, queries, keys, heads, size;
+};
+constexpr AttentionCase kCases[] = {{1, 1, 1, 1, 1},    {2, 3, 5, 2, 5},     {1, 77, 77, 1, 32},
+                                    {2, 40, 76, 3, 40}, {1, 65, 200, 2, 64}, {1, 300, 97, 1, 33},
+                                    {1, 17, 0, 2, 8},   {0, 3, 3, 1, 4},     {1, 9, 97, 1, 128}};
+
+enum class Masking { kNone, kSome, kAllOfFirst };
+
+std::vector<uint8_t> maskOf(const AttentionCase& c, Masking masking) {
+  std::vector<uint8_t> mask;
+  if (masking == Masking::kNone) return mask;
+  for (int64_t b = 0; b < c.batch; ++b)
+    for (int64_t key = 0; key < c.keys; ++key)
+      mask.push_back(masking == Masking::kAllOfFirst ? b != 0 : (key * 7 + b) % 3 != 0);
+  return mask;
+}
+
+// The op and its gradients in float64, with the whole matrix of probabilities.
+struct Reference {
+  const AttentionCase& c;
+  const std::vector<uint8_t>& mask;
+  double scale;
+
+  size_t at(int64_t tokens, int64_t b, int64_t token, int64_t head) const {
+    return static_cast<size_t>(((b * tokens + token) * c.heads + head) * c.size);
+  }
+  bool present(int64_t b, int64_t key) const {
+    return mask.empty() || mask[static_cast<size_t>(b * c.keys + key)] != 0;
+  }
+
+  // Probabilities of one row; false if no key is there.
+  bool row(const Values& q, const Values& k, int64_t b, int64_t head, int64_t query, Values& p,
+           double& logSumExp) const {
+    p.assign(static_cast<size_t>(c.keys), 0.0);
+    double most = -INFINITY;
+    for (int64_t key = 0; key < c.keys; ++key) {
+      if (!present(b, key)) continue;
+      double score = 0;
+      for (int64_t i = 0; i < c.size; ++i)
+        score += q[at(c.queries, b, query, head) + static_cast<size_t>(i)] *
+                 k[at(c.keys, b, key, head) + static_cast<size_t>(i)];
+      p[static_cast<size_t>(key)] = score * scale;
+      most = std::max(most, score * scale);
+    }
+    logSumExp = -INFINITY;
+    if (most == -INFINITY) return false;
+    double sum = 0;
+    for (int64_t key = 0; key < c.keys; ++key) {
+      double& value = p[static_cast<size_t>(key)];
+      value = present(b, key) ? std::exp(value - most) : 0;
+      sum += value;
+    }
+    for (double& value : p) value /= sum;
+    logSumExp = most + std::log(sum);
+    return true;
+  }
+
+  template <class Visit>
+  void forEachRow(const Visit& visit) const {
+    for (int64_t b = 0; b < c.batch; ++b)
+      for (int64_t head = 0; head < c.heads; ++head)
+        for (int64_t query = 0; query < c.queries; ++query) visit(b, head, query);
+  }
+
+  Values forward(const Values& q, const Values& k, const Values& v, Values& logSumExp) const {
+    Values y(q.size()), p;
+    logSumExp.clear();
+    forEachRow([&](int64_t b, int64_t head, int64_t query) {
+      double sum;
+      row(q, k, b, head, query, p, sum);
+      logSumExp.push_back(sum);
+      for (int64_t key = 0; key < c.keys; ++key)
+        for (int64_t i = 0; i < c.size; ++i)
+          y[at(c.queries, b, query, head) + static_cast<size_t>(i)] +=
+              p[static_cast<size_t>(key)] * v[at(c.keys, b, key, head) + static_cast<size_t>(i)];
+    });
+    return y;
+  }
+
+  void backward(const Values& q, const Values& k, const Values& v, const Values& dy, Values& dq,
+                Values& dk, Values& dv) const {
+    dq.assign(q.size(), 0);
+    dk.assign(k.size(), 0);
+    dv.assign(v.size(), 0);
+    Values p;
+    forEachRow([&](int64_t b, int64_t head, int64_t query) {
+      double sum;
+      if (!row(q, k, b, head, query, p, sum)) return;
+      const size_t from = at(c.queries, b, query, head);
+      Values dp(p.size());
+      double mean = 0;
+      for (int64_t key = 0; key < c.keys; ++key) {
+        const size_t to = at(c.keys, b, key, head);
+        const auto j = static_cast<size_t>(key);
+        for (size_t i = 0; i < static_cast<size_t>(c.size); ++i) {
+          dp[j] += dy[from + i] * v[to + i];
+          dv[to + i] += p[j] * dy[from + i];
+        }
+        mean += p[j] * dp[j];
+      }
+      for (int64_t key = 0; key < c.keys; ++key) {
+        const size_t to = at(c.keys, b, key, head);
+        const auto j = static_cast<size_t>(key);
+        const double ds = scale * p[j] * (dp[j] - mean);
+        for (size_t i = 0; i < static_cast<size_t>(c.size); ++i) {
+          dq[from + i] += ds * k[to + i];
+          dk[to + i] += ds * q[from + i];
+        }
+      }
+    });
+  }
+};
+
+template <class T>
+void checkAttention(const AttentionCase& c, Masking masking, float magnitude) {
+  CAPTURE(c.batch);
+  CAPTURE(c.queries);
+  CAPTURE(c.keys);
+  CAPTURE(c.heads);
+  CAPTURE(c.size);
+  CAPTURE(static_cast<int>(masking));
+  const int64_t count = c.batch * c.queries * c.heads * c.size;
+  const int64_t keyCount = c.batch * c.keys * c.heads * c.size;
+  const int64_t sums = c.batch * c.heads * c.queries;
+  const std::vector<T> q = someValues<T>(count, 1, magnitude);
+  const std::vector<T> k = someValues<T>(keyCount, 2, magnitude);
+  const std::vector<T> v = someValues<T>(keyCount, 3);
+  const std::vector<T> dy = someValues<T>(count, 4);
+  const std::vector<uint8_t> mask = maskOf(c, masking);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.size));
+  const Reference reference{c, mask, static_cast<double>(scale)};
+  const Values wq = widen(q), wk = widen(k), wv = widen(v), wdy = widen(dy);
+  Values logSumExp, dq, dk, dv;
+  const Values y = reference.forward(wq, wk, wv, logSumExp);
+  reference.backward(wq, wk, wv, wdy, dq, dk, dv);
+  // Scores round at about 2^-24 of their size, which exponentials turn into relative errors.
+  const double tolerance = toleranceOf<T>(4e-6 * std::max(1.0f, magnitude * magnitude));
+  atEveryFusedLevel([&](const auto& launch) {
+    Guarded<T> gq(q), gk(k), gv(v), gdy(dy), gy(count), gdq(count), gdk(keyCount), gdv(keyCount);
+    Guarded<uint8_t> gmask(mask);
+    Guarded<float> gsums(sums);
+    const uint8_t* present = mask.empty() ? nullptr : gmask.data();
+    launch(Op::attention,
+           AttentionArgs{gq.data(), gk.data(), gv.data(), present, gy.data(), gsums.data(), c.batch,
+                         c.queries, c.keys, c.heads, c.size, scale, DTypeOf<T>::value});
+    launch(Op::attentionBackward,
+           AttentionBackwardArgs{gq.data(), gk.data(), gv.data(), present, gy.data(), gdy.data(),
+                                 gsums.data(), gdq.data(), gdk.data(), gdv.data(), c.batch,
+                                 c.queries, c.keys, c.heads, c.size, scale, DTypeOf<T>::value});
+    checkClose(gy.values(), y, tolerance);
+    const std::vector<float> actualSums = gsums.values();
+    for (size_t i = 0; i < actualSums.size(); ++i) {
+      if (std::isinf(logSumExp[i]))
+        CHECK(static_cast<double>(actualSums[i]) == logSumExp[i]);
+      else
+        CHECK(std::fabs(static_cast<double>(actualSums[i]) - logSumExp[i]) <=
+              2e-6 * (4 + std::fabs(logSumExp[i])));
+    }
+    // y is rounded to its dtype before the backward pass reads it.
+    checkClose(gdq.values(), dq, 3 * tolerance);
+    checkClose(gdk.values(), dk, 3 * tolerance);
+    checkClose(gdv.values(), dv, 3 * tolerance);
+    Bytes bytes;
+    bytes.add(gy.values());
+    bytes.add(gdq.values());
+    bytes.add(gdk.values());
+    bytes.add(gdv.values());
+    return bytes;
+  });
+}
+
+TEST_CASE_TEMPLATE("attention and its backward pass", T, float, BFloat16) {
+  for (const AttentionCase& c : kCases)
+    for (const Masking masking : {Masking::kNone, Masking::kSome, Masking::kAllOfFirst})
+      checkAttention<T>(c, masking, 1.0f);
+}
+
+TEST_CASE("attention rescales when later keys score far higher") {
+  checkAttention<float>({1, 70, 300, 1, 16}, Masking::kNone, 8.0f);
+}
+
+TEST_CASE("the float64 gradients of attention agree with central differences") {
+  const AttentionCase c{2, 3, 5, 2, 5};
+  const std::vector<uint8_t> mask = maskOf(c, Masking::kSome);
+  const Reference reference{c, mask, 0.4};
+  const Values q = widen(someFloats(60, 1)), k = widen(someFloats(100, 2)),
+               v = widen(someFloats(100, 3)), dy = widen(someFloats(60, 4));
+  Values sums, dq, dk, dv;
+  reference.backward(q, k, v, dy, dq, dk, dv);
+  const auto toFloats = [](const Values& values) {
+    return std::vector<float>(values.begin(), values.end());
+  };
+  checkGradient(
+      toFloats(dq), q, [&](const Values& x) { return dot(dy, reference.forward(x, k, v, sums)); },
+      1e-6);
+  checkGradient(
+      toFloats(dk), k, [&](const Values& x) { return dot(dy, reference.forward(q, x, v, sums)); },
+      1e-6);
+  checkGradient(
+      toFloats(dv), v, [&](const Values& x) { return dot(dy, reference.forward(q, k, x, sums)); },
+      1e-6);
+}
+
+}  // namespace
+}  // namespace didr::test
