@@ -54,7 +54,11 @@
             "native/ops/op_table.cc"
           ],
           "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
-          "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS"],
+          "defines": [
+            "NAPI_VERSION=8",
+            "NAPI_CPP_EXCEPTIONS",
+            "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
+          ],
           "conditions": [
             ["OS=='linux' and target_arch=='x64'", {
               "defines": ["DIDR_WITH_v2", "DIDR_WITH_v3", "DIDR_WITH_v4"],

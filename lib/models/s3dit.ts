@@ -61,7 +61,7 @@ class FinalLayer extends Module {
 }
 
 /** Layouts that are kept for the next batch of the same sizes. */
-const keptLayouts = 64
+const keptLayouts = 16
 
 export class S3DiT extends Module implements ScoreModel {
   /**
@@ -240,10 +240,9 @@ export class S3DiT extends Module implements ScoreModel {
   ): Float {
     let x = tokens
     for (const block of blocks) {
-      const step = (x: Float, time?: Float) => block.forward(x, sequences, time)
       const next = this.checkpointing
-        ? checkpoint(step as (...inputs: Float[]) => Float, time === undefined ? [x] : [x, time])
-        : tidy(() => step(x, time))
+        ? checkpointed(block, x, sequences, time)
+        : tidy(() => block.forward(x, sequences, time))
       x.dispose()
       x = next
     }
@@ -285,12 +284,16 @@ export class S3DiT extends Module implements ScoreModel {
   private layoutFor(grids: readonly Grid[], captionLengths: readonly number[]): Layout {
     const key = `${grids.join(' ')};${captionLengths.join(' ')}`
     const known = this.layouts.get(key)
-    if (known !== undefined) return known
-    // The oldest goes without being disposed: a backward pass may still come to it.
-    if (this.layouts.size >= keptLayouts)
-      this.layouts.delete(this.layouts.keys().next().value as string)
-    const layout = layoutOf(this.config, grids, captionLengths, this.x_pad_token.value.device)
+    // Put back at the end: the first is the one that was last used the longest ago.
+    this.layouts.delete(key)
+    const layout =
+      known ?? layoutOf(this.config, grids, captionLengths, this.x_pad_token.value.device)
     this.layouts.set(key, layout)
+    if (this.layouts.size > keptLayouts) {
+      const [oldest, gone] = this.layouts.entries().next().value as [string, Layout]
+      this.layouts.delete(oldest)
+      disposeLayout(gone)
+    }
     return layout
   }
 
@@ -352,11 +355,28 @@ export class S3DiT extends Module implements ScoreModel {
 
   override dispose(): void {
     super.dispose()
-    for (const { image, caption, joint } of this.layouts.values())
-      for (const { mask, cos, sin, rows } of [image, caption, joint])
-        for (const x of [mask, cos, sin, rows]) x?.dispose()
+    for (const layout of this.layouts.values()) disposeLayout(layout)
     this.layouts.clear()
   }
+}
+
+function disposeLayout({ image, caption, joint }: Layout): void {
+  for (const { mask, cos, sin, rows } of [image, caption, joint])
+    for (const x of [mask, cos, sin, rows]) x?.dispose()
+}
+
+/** A block that is run again in the backward pass, for which the tape keeps all that it reads, tables included. */
+function checkpointed(block: S3DiTBlock, x: Float, sequences: Sequences, time?: Float): Float {
+  const { mask, cos, sin } = sequences
+  const given = { x, mask, cos, sin, time } as Record<string, Tensor | undefined>
+  const names = Object.keys(given).filter((name) => given[name] !== undefined)
+  return checkpoint(
+    (...again: Tensor[]) => {
+      const { x, time, ...tables } = Object.fromEntries(again.map((value, i) => [names[i], value]))
+      return block.forward(x as Float, { ...sequences, ...tables }, time as Float) as Tensor
+    },
+    names.map((name) => given[name] as Tensor),
+  ) as Float
 }
 
 function isList(images: unknown): images is readonly Float[] {

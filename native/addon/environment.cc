@@ -171,6 +171,8 @@ Napi::Value Environment::read(int device, const void* source, size_t bytes, Napi
 }
 
 void Environment::finish(PendingRead* read) {
+  // Owned from here on: the calls below throw when the thread is ending and takes no more JavaScript.
+  const std::unique_ptr<PendingRead> owner(read);
   const Napi::HandleScope scope(env_);
   pending_.erase(read);
   if (pending_.empty()) completions_.Unref(env_);
@@ -178,7 +180,6 @@ void Environment::finish(PendingRead* read) {
     read->deferred.Resolve(read->target.IsEmpty() ? env_.Undefined() : read->target.Value());
   else
     read->deferred.Reject(makeError(read->failure));
-  delete read;
 }
 
 }  // namespace didr::addon

@@ -22,8 +22,9 @@ inline __device__ void loadVector(const float* source, float (&x)[4]) {
   x[3] = v.w;
 }
 
+// An intrinsic, since the compiler takes apart an assignment whose parts come from different places.
 inline __device__ void storeVector(float* target, const float (&x)[4]) {
-  *reinterpret_cast<float4*>(target) = make_float4(x[0], x[1], x[2], x[3]);
+  __stwb(reinterpret_cast<float4*>(target), make_float4(x[0], x[1], x[2], x[3]));
 }
 
 inline __device__ void loadVector(const BFloat16* source, float (&x)[8]) {
@@ -49,9 +50,9 @@ inline __device__ uint32_t packBFloat16(float low, float high) {
 }
 
 inline __device__ void storeVector(BFloat16* target, const float (&x)[8]) {
-  *reinterpret_cast<uint4*>(target) =
-      make_uint4(packBFloat16(x[0], x[1]), packBFloat16(x[2], x[3]), packBFloat16(x[4], x[5]),
-                 packBFloat16(x[6], x[7]));
+  __stwb(reinterpret_cast<uint4*>(target),
+         make_uint4(packBFloat16(x[0], x[1]), packBFloat16(x[2], x[3]), packBFloat16(x[4], x[5]),
+                    packBFloat16(x[6], x[7])));
 }
 
 inline __device__ void storeElement(float* target, float x) { *target = x; }

@@ -17,6 +17,7 @@ import {
   valueAndGrad,
   vjp,
 } from '../../lib/index.js'
+import { checkS3DiTConfig } from '../../lib/models/s3dit-config.js'
 import { expectClose, expectSame, type Golden, golden } from './goldens.js'
 
 type Float = Tensor<'float32'>
@@ -189,6 +190,73 @@ describe('batches', () => {
     const before = memory()
     model.transform(x, [0.1, 0.2], captions).dispose()
     expect([memory().tensors, memory().bytes]).toEqual([before.tensors, before.bytes])
+  })
+})
+
+describe('layouts', () => {
+  it('of many sizes are let go of, also between a forward pass and its backward pass', async () => {
+    const model = lively({ ...small, pad_multiple: 4 }, { seed: 1 })
+    const x = draw([1, 4, 4, 4], 1)
+    const other = (length: number) =>
+      model.transform(x, [0.5], { features: draw([length, 24], 3), lengths: [length] })
+    for (const checkpointing of [false, true]) {
+      model.checkpointing = checkpointing
+      const features = draw([5, 24], 2)
+      // Unequal images, so that there are masks and gathered rows, too.
+      const images = [x.reshape([4, 4, 4]), draw([4, 8, 6], 4)] as Float[]
+      const { value, pullback } = vjp(
+        (cap) => model.transform(images, [0.2, 0.7], { features: cap, lengths: [2, 3] }),
+        [features],
+      )
+      for (let length = 1; length < 20; length++) tidy(() => void other(length))
+      const [gradient] = pullback(value)
+      expect(await gradient.square().sum().item()).toBeGreaterThan(0)
+    }
+    const before = memory()
+    for (let length = 20; length < 60; length++) tidy(() => void other(length))
+    expect(memory().tensors).toBe(before.tensors)
+  })
+})
+
+describe('configurations', () => {
+  it('the published one is taken as it is', () => {
+    const published = {
+      _class_name: 'ZImageTransformer2DModel',
+      _diffusers_version: '0.36.0.dev0',
+      all_f_patch_size: [1],
+      all_patch_size: [2],
+      axes_dims: [32, 48, 48],
+      axes_lens: [1536, 512, 512],
+      cap_feat_dim: 2560,
+      dim: 3840,
+      in_channels: 16,
+      n_heads: 30,
+      n_kv_heads: 30,
+      n_layers: 30,
+      n_refiner_layers: 2,
+      norm_eps: 1e-5,
+      qk_norm: true,
+      rope_theta: 256.0,
+      t_scale: 1000.0,
+    }
+    const { _class_name, _diffusers_version, ...fields } = published
+    expect(checkS3DiTConfig(published)).toEqual({ ...fields, pad_multiple: 32 })
+  })
+
+  it('bfloat16 weights and activations stay near float32', async () => {
+    const exact = lively(small, { seed: 1 })
+    const half = models.s3dit(small, { seed: 2, dtype: 'bfloat16' })
+    half.loadState(exact.state())
+    const x = draw([2, 4, 4, 4], 1)
+    const features = draw([5, 24], 2)
+    const lengths = [2, 3]
+    const rounded = half.transform(x.cast('bfloat16'), [0.2, 0.7], {
+      features: features.cast('bfloat16'),
+      lengths,
+    })
+    expect(rounded.dtype).toBe('bfloat16')
+    const expected = exact.transform(x, [0.2, 0.7], { features, lengths })
+    await expectClose('output', rounded, expected, 0.05)
   })
 })
 

@@ -141,8 +141,12 @@ __global__ void __launch_bounds__(kThreads)
 // The divisor of the dmd weighting: none, found here (samples of one run), or from dmdDistanceKernel.
 enum class Dmd { kNone, kHere, kBefore };
 
+// Two blocks to a multiprocessor, except where the registers hold residuals too: there they would spill, and one block
+// has enough loads on the way.
+constexpr int blocksPerMultiprocessor(Dmd mode) { return mode == Dmd::kHere ? 1 : 2; }
+
 template <class T, Dmd kDmdMode>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, blocksPerMultiprocessor(kDmdMode))
     integralKLKernel(IntegralKLArgs arguments, int64_t rows) {
   constexpr int V = kVector<T>;
   constexpr int kVectorsPerThread = kIntegralKLRun / kThreads / V;

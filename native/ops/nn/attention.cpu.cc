@@ -31,7 +31,7 @@ using simd::LaneSum;
 constexpr int64_t kQueryChunk = 256;
 constexpr int64_t kQueryBlock = 64;
 constexpr int64_t kKeyBlock = 96;  // whole tiles at every level
-constexpr const char* kStarved = "attention: no memory for scratch";
+constexpr const char* kStarved = "no memory for scratch";
 
 DIDR_SIMD float minusInfinity() { return -__builtin_inff(); }
 
@@ -193,7 +193,7 @@ bool forwardChunk(const AttentionArgs& arguments, int64_t sample, int64_t headIn
       const int64_t here = roundUp(queries.count(), kRowMultiple);
       float* outputs = output + queries.begin * width;
       product<Left::kRows>(q + queries.begin * width, width, keysAcross, kKeyBlock, scores,
-                           kKeyBlock, here, columns, size, false);
+                           kKeyBlock, here, columns, Depth{size}, false);
       for (int64_t i = 0; i < queries.count(); ++i) {
         const int64_t row = queries.begin + i;
         const RowState state = absorbRow(scores + i * kKeyBlock, bias, columns,
@@ -338,7 +338,7 @@ bool backwardHead(const AttentionBackwardArgs& arguments, int64_t sample, int64_
       product<Left::kRows>(qRows, width, keysAcross, kKeyBlock, scores, kKeyBlock, here, columns,
                            Depth{size}, false);
       product<Left::kRows>(dyRows, width, valuesAcross, kKeyBlock, dScores, kKeyBlock, here,
-                           columns, size, false);
+                           columns, Depth{size}, false);
       for (int64_t i = 0; i < count; ++i)
         differentiateRow(scores + i * kKeyBlock, dScores + i * kKeyBlock, bias, columns,
                          logSumExp[span.begin + i], delta[span.begin + i]);

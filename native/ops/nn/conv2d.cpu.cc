@@ -31,7 +31,7 @@ constexpr int64_t kBandFloats = 65536;
 constexpr int64_t kOutputBlock = 64;
 constexpr int64_t kMostGroups = 8;
 constexpr int64_t kMostPartialFloats = int64_t{1} << 22;
-constexpr const char* kStarved = "conv2d: no memory for scratch";
+constexpr const char* kStarved = "no memory for scratch";
 
 // A 1x1 kernel sees no rows: wide vectors fit better on one long row.
 Conv2dShape flattened(Conv2dShape s) {

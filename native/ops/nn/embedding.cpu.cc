@@ -19,7 +19,7 @@ DIDR_SIMD bool allInside(const int32_t* ids, int64_t count, int64_t vocabulary) 
   return inside;
 }
 
-constexpr const char* kOutside = "embedding: an id lies outside the vocabulary";
+constexpr const char* kOutside = "an id lies outside the vocabulary";
 
 }  // namespace
 

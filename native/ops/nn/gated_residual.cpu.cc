@@ -52,7 +52,7 @@ void forwardAs(const GatedResidualArgs& arguments, CpuContext& context) {
           }
         }
       });
-  if (starved) refuse(context, Code::kOutOfMemory, "gatedResidual: no memory for the gates");
+  if (starved) refuse(context, Code::kOutOfMemory, "no memory for the gates");
 }
 
 template <class T>
@@ -80,7 +80,7 @@ void backwardAs(const GatedResidualBackwardArgs& arguments, CpuContext& context)
       }
     }
   });
-  if (starved) return refuse(context, Code::kOutOfMemory, "gatedResidual: no memory for the gates");
+  if (starved) return refuse(context, Code::kOutOfMemory, "no memory for the gates");
   const int64_t samples = arguments.rows == 0 ? 0 : arguments.rows / arguments.rowsPerSample;
   const int64_t blocksPerSample = samples == 0 ? 0 : blocks / samples;
   context.pool.parallelFor(

@@ -3,7 +3,7 @@
 // Shapes: x, h, y, dy, dh [rows, size]; gate, dgate [rows / rowsPerSample, size].
 // Backward: dx = dy (not written: the caller has it); dh = G_b dy;
 //   dgate_b = G'_b sum over the sample's rows of dy h.
-// `partials` is scratch of rowBlocks(rows, rowsPerSample) * size floats (native/ops/nn/norm.h): sums
+// `partials` is scratch of rowBlocks(rows, rowsPerSample) * size floats (native/ops/nn/rows.h): sums
 // per block of rows, added in order, so that threads change no bit.
 // dtypes: x, h, y, dy, dh, gate float32 or all bfloat16; dgate and partials float32.
 // Aliasing: y may be x or h, dh may be dy. Bytes: every operand once.
@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "native/core/dtype.h"
+#include "native/ops/nn/rows.h"
 
 namespace didr {
 

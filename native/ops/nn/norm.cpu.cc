@@ -19,7 +19,7 @@ using simd::broadcast;
 using simd::F32;
 using simd::LaneSum;
 
-constexpr const char* kStarved = "norm: no memory for a row of factors";
+constexpr const char* kStarved = "no memory for a row of factors";
 
 // The parameters as one type, absent ones null.
 template <class T>

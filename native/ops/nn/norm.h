@@ -17,7 +17,7 @@
 //   dscale_b = weight A_b + bias B_b,  dshift_b = B_b,
 //   dweight = sum over b of (1 + scale_b) A_b,  dbias = sum over b of (1 + scale_b) B_b
 // Any of dweight, dbias, dscale, dshift may be null. `partials` is scratch of normPartials() floats:
-// A and B per block of kNormRowBlock rows of a sample, added in order, so that threads change no bit.
+// A and B per block of kRowBlock rows of a sample, added in order, so that threads change no bit.
 //
 // dtypes: x, y, dx, dy, weight, bias, scale, shift float32 or all bfloat16 (computed in float32);
 // mean, rstd and the gradients of weight, bias, scale and shift float32.
@@ -28,6 +28,7 @@
 #include <cstdint>
 
 #include "native/core/dtype.h"
+#include "native/ops/nn/rows.h"
 
 namespace didr {
 
@@ -71,13 +72,6 @@ struct NormBackwardArgs {
   DType dtype;
 };
 
-inline constexpr int64_t kNormRowBlock = 64;
-
-// Blocks of rows: no block spans two samples.
-constexpr int64_t rowBlocks(int64_t rows, int64_t rowsPerSample) {
-  return rows == 0 ? 0
-                   : rows / rowsPerSample * ((rowsPerSample + kNormRowBlock - 1) / kNormRowBlock);
-}
 constexpr int64_t normPartials(int64_t rows, int64_t rowsPerSample, int64_t size) {
   return rowBlocks(rows, rowsPerSample) * 2 * size;
 }

@@ -19,9 +19,9 @@ struct ScratchMemory {
 
   // At least `count` floats on a 64-byte boundary, valid until the next call; null if memory is short.
   float* floats(int64_t count) {
-    if (count <= capacity) return data;
+    if (count <= capacity && data != nullptr) return data;
     std::free(data);
-    const size_t bytes = (static_cast<size_t>(count) * sizeof(float) + 63) / 64 * 64;
+    const size_t bytes = (static_cast<size_t>(count) * sizeof(float) / 64 + 1) * 64;
     data = static_cast<float*>(std::aligned_alloc(64, bytes));
     capacity = data == nullptr ? 0 : count;
     return data;

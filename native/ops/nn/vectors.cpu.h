@@ -2,7 +2,7 @@
 #pragma once
 
 #include "native/core/simd.h"
-#include "native/ops/nn/norm.h"
+#include "native/ops/nn/rows.h"
 
 namespace didr {
 namespace DIDR_LEVEL {
@@ -66,17 +66,17 @@ struct RowBlock {
   int64_t sample, begin, end;
 
   RowBlock(int64_t block, int64_t rowsPerSample) {
-    const int64_t perSample = (rowsPerSample + kNormRowBlock - 1) / kNormRowBlock;
-    const int64_t first = block % perSample * kNormRowBlock;
+    const int64_t perSample = (rowsPerSample + kRowBlock - 1) / kRowBlock;
+    const int64_t first = block % perSample * kRowBlock;
     const int64_t left = rowsPerSample - first;
     sample = block / perSample;
     begin = sample * rowsPerSample + first;
-    end = begin + (left < kNormRowBlock ? left : kNormRowBlock);
+    end = begin + (left < kRowBlock ? left : kRowBlock);
   }
 };
 
 DIDR_SIMD int64_t rowBlockGrain(int64_t size) {
-  const int64_t blocks = rowGrain(size) / kNormRowBlock;
+  const int64_t blocks = rowGrain(size) / kRowBlock;
   return blocks > 1 ? blocks : 1;
 }
 

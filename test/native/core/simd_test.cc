@@ -69,25 +69,30 @@ TEST_CASE("fma rounds once") {
   CHECK(wrong == 0);
 }
 
+// 2^-24 (1 - 2^-23) (1 + 2^-23) = 2^-24 (1 - 2^-46) is just short of half a unit in the last place
+// of a in [1, 2): a sum in double rounds to the tie, and then to the wrong float for every second a.
 TEST_CASE("fma rounds once where a double is halfway between two floats") {
   int64_t wrong = 0;
+  int64_t wrongByDouble = 0;
   uint32_t state = 7;
-  for (int i = 0; i < 200000; ++i) {
+  for (int i = 0; i < 100000; ++i) {
     state = state * 1664525u + 1013904223u;
-    const float a = floatOf(0x3f800000u | (state & 0x7fffffu));
-    // a + 2^-24 (odd multiples) is a tie of floats; a sliver more or less decides it.
-    const float b = 0x1p-24f * ((state >> 24) % 2 == 0 ? 1.0f : -1.0f);
-    const float c = ((state >> 25) % 3 == 0 ? 0x1p-60f : -0x1p-60f) * ((state >> 27) % 2 == 0);
+    const float a = floatOf(0x3f800000u | (state >> 9));
+    const float b = (i % 2 == 0 ? 0x1p-24f : -0x1p-24f) * (1.0f - 0x1p-23f);
+    const float c = 1.0f + 0x1p-23f;
+    const float expected = std::fmaf(b, c, a);
     float result[kLanes];
-    // a*1 + b by one fma of (1 + b') forms: b * 1 + a, then a sliver through the product's low
-    // bits.
-    const float sliver = 1.0f + 0x1p-23f * static_cast<float>(state % 3);
-    store(result, fma(broadcast(b), broadcast(sliver), broadcast(a)));
-    wrong += !sameFloat(result[0], std::fmaf(b, sliver, a));
-    store(result, fma(broadcast(a), broadcast(0x1p-130f), broadcast(c)));
-    wrong += !sameFloat(result[0], std::fmaf(a, 0x1p-130f, c));
+    store(result, fma(broadcast(b), broadcast(c), broadcast(a)));
+    wrong += !sameFloat(result[0], expected);
+    wrongByDouble += static_cast<float>(static_cast<double>(b) * static_cast<double>(c) +
+                                        static_cast<double>(a)) != expected;
+    // Below the normal range a float's last bit is further up.
+    const float tiny = a * 0x1p-130f;
+    store(result, fma(broadcast(a), broadcast(0x1p-140f), broadcast(tiny)));
+    wrong += !sameFloat(result[0], std::fmaf(a, 0x1p-140f, tiny));
   }
   CHECK(wrong == 0);
+  CHECK(wrongByDouble > 10000);
 }
 
 template <class T>

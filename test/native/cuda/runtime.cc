@@ -83,6 +83,9 @@ cudaError_t keep(cudaError_t error) {
 }
 
 cudaError_t allocate(void** memory, size_t bytes) {
+  size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  if (bytes > total) return keep(cudaErrorMemoryAllocation);
   // Exactly `bytes`, so that ASan's red zone begins where the allocation ends.
   if (posix_memalign(memory, kDeviceAlignment, bytes) != 0)
     return keep(cudaErrorMemoryAllocation);

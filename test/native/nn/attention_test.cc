@@ -188,6 +188,26 @@ TEST_CASE("attention rescales when later keys score far higher") {
   checkAttention<float>({1, 70, 300, 1, 16}, Masking::kNone, 8.0f);
 }
 
+TEST_CASE("a NaN in a query spoils its own row and no other") {
+  const AttentionCase c{1, 70, 100, 2, 40};
+  const int64_t count = 70 * 2 * 40;
+  std::vector<float> q = someFloats(count, 1);
+  const auto spoilt = [](size_t i) { return i / 40 == 2 * 33 + 1; };  // token 33, head 1
+  q[(2 * 33 + 1) * 40 + 7] = std::nanf("");
+  const std::vector<float> k = someFloats(100 * 2 * 40, 2), v = someFloats(100 * 2 * 40, 3);
+  atEveryFusedLevel([&](const auto& launch) {
+    Guarded<float> gq(q), gk(k), gv(v), y(count), sums(2 * 70);
+    launch(Op::attention,
+           AttentionArgs{gq.data(), gk.data(), gv.data(), nullptr, y.data(), sums.data(), c.batch,
+                         c.queries, c.keys, c.heads, c.size, 0.2f, DType::kFloat32});
+    int64_t wrong = 0;
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i)
+      wrong += std::isnan(y.data()[i]) != spoilt(i);
+    CHECK(wrong == 0);
+    return Bytes();
+  });
+}
+
 TEST_CASE("the float64 gradients of attention agree with central differences") {
   const AttentionCase c{2, 3, 5, 2, 5};
   const std::vector<uint8_t> mask = maskOf(c, Masking::kSome);

@@ -146,6 +146,10 @@ T __ldg(const T* address) {
   return *address;
 }
 template <class T>
+void __stwb(T* address, T value) {
+  *address = value;
+}
+template <class T>
 T atomicAdd(T* address, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>, "floating atomics have no fixed order");
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
