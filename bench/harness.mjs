@@ -53,9 +53,14 @@ export class Contestant {
 
 /** This package in a process with the given number of threads. */
 export function didr(threads) {
-  return new Contestant(`didr, ${threads} threads`, process.execPath, [path.join(benchFolder, 'subject.mjs')], {
-    DIDR_NUM_THREADS: String(threads),
-  })
+  return new Contestant(
+    `didr, ${threads} threads`,
+    process.execPath,
+    [path.join(benchFolder, 'subject.mjs')],
+    {
+      DIDR_NUM_THREADS: String(threads),
+    },
+  )
 }
 
 /** Plain C loops and a plain call of the same OpenBLAS, compiled for this machine. */
@@ -66,13 +71,27 @@ export function plainC(threads) {
   const built = spawnSync(
     'gcc',
     [
-      ...['-O3', '-march=native', '-fopenmp', path.join(benchFolder, 'peers/plain.c'), '-o', binary],
-      ...['-I/usr/include/x86_64-linux-gnu/openblas-pthread', `${blas}/libopenblas.a`, '-lm', '-lpthread'],
+      ...[
+        '-O3',
+        '-march=native',
+        '-fopenmp',
+        path.join(benchFolder, 'peers/plain.c'),
+        '-o',
+        binary,
+      ],
+      ...[
+        '-I/usr/include/x86_64-linux-gnu/openblas-pthread',
+        `${blas}/libopenblas.a`,
+        '-lm',
+        '-lpthread',
+      ],
     ],
     { encoding: 'utf8' },
   )
   if (built.status !== 0)
-    throw new Error(`plain.c: ${built.stderr}\n(Debian: apt-get install gcc libopenblas-pthread-dev)`)
+    throw new Error(
+      `plain.c: ${built.stderr}\n(Debian: apt-get install gcc libopenblas-pthread-dev)`,
+    )
   return new Contestant(`C, ${threads} threads`, binary, [], {
     OMP_NUM_THREADS: String(threads),
     OPENBLAS_NUM_THREADS: String(threads),
@@ -87,9 +106,14 @@ export function torch(threads) {
     console.error('no PyTorch here (Debian: apt-get install python3-torch libopenblas0-openmp)')
     return undefined
   }
-  return new Contestant(`PyTorch, ${threads} threads`, python, [path.join(benchFolder, 'peers/torch_peer.py')], {
-    OMP_NUM_THREADS: String(threads),
-  })
+  return new Contestant(
+    `PyTorch, ${threads} threads`,
+    python,
+    [path.join(benchFolder, 'peers/torch_peer.py')],
+    {
+      OMP_NUM_THREADS: String(threads),
+    },
+  )
 }
 
 export function median(values) {
@@ -139,5 +163,8 @@ export function machine() {
 export function writeJson(results) {
   const at = process.argv.indexOf('--json')
   if (at < 0) return
-  writeFileSync(process.argv[at + 1], `${JSON.stringify({ machine: machine(), ...results }, null, 2)}\n`)
+  writeFileSync(
+    process.argv[at + 1],
+    `${JSON.stringify({ machine: machine(), ...results }, null, 2)}\n`,
+  )
 }

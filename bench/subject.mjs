@@ -99,5 +99,6 @@ for await (const line of createInterface({ input: process.stdin })) {
 function dispose(result) {
   tidy(() => undefined)
   if (typeof result?.dispose === 'function') result.dispose()
-  else if (typeof result === 'object' && result !== null) for (const part of Object.values(result)) dispose(part)
+  else if (typeof result === 'object' && result !== null)
+    for (const part of Object.values(result)) dispose(part)
 }

@@ -106,7 +106,10 @@ function occupancies(folder, nvcc, kernels) {
       .map((resources) => ({ kernel, resources })),
   )
   const input = asked
-    .map(({ kernel, resources: r }) => `${r.architecture} ${kernel.threads} ${r.registers} ${r.shared}\n`)
+    .map(
+      ({ kernel, resources: r }) =>
+        `${r.architecture} ${kernel.threads} ${r.registers} ${r.shared}\n`,
+    )
     .join('')
   const lines = execFileSync(program, { input, encoding: 'utf8' }).trim().split('\n')
   asked.forEach(({ resources }, i) => {
@@ -116,7 +119,9 @@ function occupancies(folder, nvcc, kernels) {
 
 // The include folder that this nvcc uses itself.
 function toolkitInclude(nvcc) {
-  const log = spawnSync(nvcc, ['--dryrun', '-c', '-x', 'cu', '/dev/null', '-o', '/dev/null'], { encoding: 'utf8' })
+  const log = spawnSync(nvcc, ['--dryrun', '-c', '-x', 'cu', '/dev/null', '-o', '/dev/null'], {
+    encoding: 'utf8',
+  })
   const found = log.stderr.match(/INCLUDES="-I([^"]+?)"/)
   if (!found) throw new Error('nvcc does not tell where its headers are')
   return found[1].trim()
@@ -165,7 +170,8 @@ function inspect(nvcc, architectures, folder) {
   }
   const found = new Set(kernels.map((k) => k.name.replace(/<.*/, '')))
   for (const name of Object.keys(listed))
-    if (!found.has(name)) problems.push(`native/cuda/kernels.json lists ${name}, which no file defines`)
+    if (!found.has(name))
+      problems.push(`native/cuda/kernels.json lists ${name}, which no file defines`)
   occupancies(folder, nvcc, kernels)
   return { kernels, problems }
 }
@@ -221,7 +227,8 @@ function summary(kernels, architectures, version) {
 }
 
 function perArchitecture(kernels, architectures) {
-  const cell = (r) => (r ? `${r.registers} r, ${r.shared} B${r.spills ? `, ${r.spills} spilled` : ''}` : '')
+  const cell = (r) =>
+    r ? `${r.registers} r, ${r.shared} B${r.spills ? `, ${r.spills} spilled` : ''}` : ''
   return table(
     ['kernel', ...architectures.map((a) => `sm_${a}`)],
     kernels.map((k) => [
@@ -257,7 +264,9 @@ function main() {
   const nvcc = process.env.NVCC ?? 'nvcc'
   const told = spawnSync(nvcc, ['--version'], { encoding: 'utf8' })
   if (told.error) {
-    console.log(`kernels-report: no nvcc on this machine (${told.error.message}); nothing was checked.`)
+    console.log(
+      `kernels-report: no nvcc on this machine (${told.error.message}); nothing was checked.`,
+    )
     return
   }
   const version = told.stdout.match(/V([\d.]+)/)?.[1]
@@ -272,7 +281,9 @@ function main() {
       console.log(`\n## Problems\n\n${problems.map((p) => `- ${p}`).join('\n')}`)
       if (values.check) process.exitCode = 1
     } else {
-      console.log('\nNo spills; every 16-byte access that native/cuda/kernels.json asks for is there.')
+      console.log(
+        '\nNo spills; every 16-byte access that native/cuda/kernels.json asks for is there.',
+      )
     }
   } finally {
     rmSync(folder, { recursive: true, force: true })

@@ -57,6 +57,12 @@ struct BroadcastPlan {
     return true;
   }
 
+  bool isSameInEveryRow(int k) const {
+    for (int axis = 0; axis < rank - 1; ++axis)
+      if (strides[k][axis] != 0) return false;
+    return true;
+  }
+
   void indexOf(int64_t position, int64_t* index) const {
     for (int axis = rank - 1; axis >= 0; --axis) {
       index[axis] = position % shape[axis];
@@ -145,18 +151,20 @@ void forEachRun(const BroadcastPlan<kOperands>& plan, int64_t begin, int64_t end
   }
 
   bool direct[kOperands];
+  bool periodic[kOperands];
   for (int k = 0; k < kOperands; ++k) {
     direct[k] = plan.isContiguous(k);
+    periodic[k] = plan.isSameInEveryRow(k);
     repeated[k] = false;
+    operands[k] = buffers[k];
   }
-  for (int64_t position = begin; position < end; position += kBuffer) {
-    const int64_t count = end - position < kBuffer ? end - position : kBuffer;
+  // Whole rows at a time, so that a buffer of what is the same in every row is filled once.
+  const int64_t most = kBuffer - kBuffer % row;
+  for (int64_t position = begin; position < end; position += most) {
+    const int64_t count = end - position < most ? end - position : most;
     for (int k = 0; k < kOperands; ++k) {
-      if (direct[k]) {
-        operands[k] = at(k, position);
-        continue;
-      }
-      operands[k] = buffers[k];
+      if (direct[k]) operands[k] = at(k, position);
+      if (direct[k] || (periodic[k] && position > begin)) continue;
       plan.indexOf(position, index);
       for (int64_t done = 0; done < count;) {
         int64_t piece = row - index[plan.rank - 1];
