@@ -64,7 +64,10 @@ function parseResources(log) {
   let row
   for (const line of log.split('\n')) {
     const entry = line.match(/Compiling entry function '(\S+)' for 'sm_(\d+)\w*'/)
-    if (entry) rows.push((row = { mangled: entry[1], architecture: Number(entry[2]) }))
+    if (entry) {
+      row = { mangled: entry[1], architecture: Number(entry[2]) }
+      rows.push(row)
+    }
     const spills = line.match(/(\d+) bytes spill stores, (\d+) bytes spill loads/)
     if (spills && row) row.spills = Number(spills[1]) + Number(spills[2])
     const used = line.match(/Used (\d+) registers/)

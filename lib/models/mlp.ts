@@ -42,10 +42,10 @@ export interface MlpOptions extends PlaceOptions<FloatDType> {
 export class Mlp extends Module implements ScoreModel {
   readonly prediction: Prediction
   readonly layers: readonly Linear[]
-  readonly #size: number
-  readonly #activation: Activation
-  readonly #timeFeatures: number
-  readonly #conditionSize: number
+  private readonly size: number
+  private readonly activation: Activation
+  private readonly timeFeatures: number
+  private readonly conditionSize: number
 
   /** Use {@link mlp}. */
   constructor(options: MlpOptions) {
@@ -85,12 +85,12 @@ export class Mlp extends Module implements ScoreModel {
     checkInteger('options.conditionSize', conditionSize, 0)
     predictionIndex('options.prediction', prediction)
     this.prediction = prediction
-    this.#size = size
-    this.#activation = activation
-    this.#timeFeatures = { sinusoidal: timeFeatures, plain: 1, none: 0 }[time]
-    this.#conditionSize = conditionSize
+    this.size = size
+    this.activation = activation
+    this.timeFeatures = { sinusoidal: timeFeatures, plain: 1, none: 0 }[time]
+    this.conditionSize = conditionSize
     const init = new Initializer({ seed, ...place })
-    const widths = [size + this.#timeFeatures + conditionSize, ...hidden, size]
+    const widths = [size + this.timeFeatures + conditionSize, ...hidden, size]
     this.layers = widths.slice(1).map((width, i) => new Linear(init, widths[i] as number, width))
   }
 
@@ -102,30 +102,30 @@ export class Mlp extends Module implements ScoreModel {
    */
   forward(xt: Float, t?: Float32Array, condition?: Condition): Float {
     const batch = xt.shape[0] ?? 0
-    if (xt.rank < 1 || xt.size !== batch * this.#size)
+    if (xt.rank < 1 || xt.size !== batch * this.size)
       fail(
         'ERR_SHAPE',
-        `xt: expected [batch, ...] with ${this.#size} elements in a sample, got ${showShape(xt.shape)}`,
+        `xt: expected [batch, ...] with ${this.size} elements in a sample, got ${showShape(xt.shape)}`,
       )
-    if (this.#timeFeatures > 0) checkTimes(t, 'xt', batch)
-    if (this.#conditionSize > 0) checkCondition(condition, batch, this.#conditionSize)
-    const parts: Float[] = [xt.reshape([batch, this.#size]) as Float]
-    if (t !== undefined && this.#timeFeatures > 0) {
+    if (this.timeFeatures > 0) checkTimes(t, 'xt', batch)
+    if (this.conditionSize > 0) checkCondition(condition, batch, this.conditionSize)
+    const parts: Float[] = [xt.reshape([batch, this.size]) as Float]
+    if (t !== undefined && this.timeFeatures > 0) {
       const features =
-        this.#timeFeatures === 1
+        this.timeFeatures === 1
           ? t
           : sinusoidalFeatures(
               t.map((time) => 1000 * time),
-              this.#timeFeatures,
+              this.timeFeatures,
             )
       const { dtype, device } = xt
-      parts.push(tensor(features, { shape: [batch, this.#timeFeatures], dtype, device }) as Float)
+      parts.push(tensor(features, { shape: [batch, this.timeFeatures], dtype, device }) as Float)
     }
-    if (this.#conditionSize > 0) parts.push(condition as Float)
+    if (this.conditionSize > 0) parts.push(condition as Float)
     let x = parts.length === 1 ? (parts[0] as Float) : (concat(parts, 1) as Float)
     const last = this.layers.length - 1
     for (const [i, layer] of this.layers.entries())
-      x = layer.forward(x, i < last ? this.#activation : 'none')
+      x = layer.forward(x, i < last ? this.activation : 'none')
     return x.reshape(xt.shape) as Float
   }
 }

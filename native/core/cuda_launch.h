@@ -14,10 +14,10 @@
 #if defined(__CUDACC__)
 #define DIDR_SHARED(type, name, count) __shared__ type name[count]
 #else
-#define DIDR_SHARED(type, name, count)                                             \
-  static constexpr char name##Key = 0;                                             \
-  auto& name = *static_cast<type(*)[count]>(::didr::cuda_on_host::sharedArray( \
-      &name##Key, sizeof(type) * (count), alignof(type)))
+#define DIDR_SHARED(type, name, count)       \
+  static constexpr char name##Key = 0;       \
+  auto& name = *static_cast<type(*)[count]>( \
+      ::didr::cuda_on_host::sharedArray(&name##Key, sizeof(type) * (count), alignof(type)))
 #endif
 
 namespace didr {

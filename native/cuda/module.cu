@@ -1,5 +1,3 @@
-#include "native/cuda/module.h"
-
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -7,6 +5,7 @@
 #include <new>
 
 #include "native/core/cuda_launch.h"
+#include "native/cuda/module.h"
 #include "native/ops/op_headers.h"
 #include "native/ops/op_table.h"
 
@@ -143,8 +142,8 @@ bool createQueue(int device, CudaQueue*& queue, CudaFailure& failure) {
   CudaDeviceInfo info;
   if (!deviceInfo(device, info, failure)) return false;
   const bool onHost = info.major == 0;
-  if (!onHost && (info.major < kOldestMajor ||
-                  (info.major == kOldestMajor && info.minor < kOldestMinor)))
+  if (!onHost &&
+      (info.major < kOldestMajor || (info.major == kOldestMajor && info.minor < kOldestMinor)))
     return fail(failure, Code::kBackend,
                 "device: cuda:%d (%s) has compute capability %d.%d, this module needs %d.%d",
                 device, info.name, info.major, info.minor, kOldestMajor, kOldestMinor);
@@ -247,9 +246,8 @@ bool launch(CudaQueue* queue, int op, const void* arguments, CudaFailure& failur
 bool createEvent(CudaQueue* queue, CudaEvent*& event, CudaFailure& failure) {
   event = nullptr;
   CudaEvent made = {queue->device, nullptr};
-  if (!use(queue, failure) ||
-      !check(cudaEventCreateWithFlags(&made.event, cudaEventDisableTiming), "creating an event",
-             failure))
+  if (!use(queue, failure) || !check(cudaEventCreateWithFlags(&made.event, cudaEventDisableTiming),
+                                     "creating an event", failure))
     return false;
   event = new (std::nothrow) CudaEvent(made);
   if (event != nullptr) return true;
@@ -281,11 +279,29 @@ bool wait(CudaEvent* event, CudaFailure& failure) {
 }
 
 constexpr CudaModule kModule = {
-    kCudaModuleVersion, DIDR_CUDA_DESCRIPTION, kOps,       kOpCount,     probe,
-    deviceInfo,         createQueue,           destroyQueue, synchronize, notify,
-    allocate,           release,               trim,       allocateHost, releaseHost,
-    upload,             download,              launch,     createEvent,  destroyEvent,
-    record,             query,                 wait,
+    kCudaModuleVersion,
+    DIDR_CUDA_DESCRIPTION,
+    kOps,
+    kOpCount,
+    probe,
+    deviceInfo,
+    createQueue,
+    destroyQueue,
+    synchronize,
+    notify,
+    allocate,
+    release,
+    trim,
+    allocateHost,
+    releaseHost,
+    upload,
+    download,
+    launch,
+    createEvent,
+    destroyEvent,
+    record,
+    query,
+    wait,
 };
 
 }  // namespace

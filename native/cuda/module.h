@@ -29,8 +29,9 @@ struct CudaFailure {
 
 struct CudaOp {
   const char* name;
-  size_t argumentBytes;  // of the contract's struct: differs when addon and module are of two builds
-  bool present;          // false: no CUDA kernel, launch() refuses
+  size_t
+      argumentBytes;  // of the contract's struct: differs when addon and module are of two builds
+  bool present;       // false: no CUDA kernel, launch() refuses
 };
 
 // As major * 1000 + minor * 10; 0 where unknown.

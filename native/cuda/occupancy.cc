@@ -52,8 +52,8 @@ int main() {
     kernel.sharedSizeBytes = static_cast<size_t>(shared);
     const cudaOccDeviceState state;
     cudaOccResult result;
-    const cudaOccError error = cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel,
-                                                                       &state, threads, 0);
+    const cudaOccError error =
+        cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, 0);
     if (error != CUDA_OCC_SUCCESS) {
       std::fprintf(stderr, "the occupancy calculator refuses sm_%d: %d\n", architecture, error);
       return 1;

@@ -76,5 +76,6 @@ export async function expectGradients(what: string, check: GradientCheck): Promi
     gradient.dispose()
   }
   for (const x of [...tensors, value, cotangent]) x.dispose()
-  expect(memory().tensors, `${what}: tensors left behind`).toBe(before)
+  // Garbage of earlier tests may have been collected meanwhile.
+  expect(memory().tensors, `${what}: tensors left behind`).toBeLessThanOrEqual(before)
 }

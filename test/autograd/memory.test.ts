@@ -1,24 +1,9 @@
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import { customOp, memory, normal, type Tensor, tensor, vjp } from '../../lib/index.js'
+import { settled } from '../settled.js'
 
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
 type F = Tensor<'float32'>
 
-/** Bytes alive when everything unreachable has been collected. */
-async function settled(): Promise<number> {
-  let bytes = Number.POSITIVE_INFINITY
-  for (let i = 0; i < 20 && memory().bytes < bytes; i++) {
-    bytes = memory().bytes
-    for (let j = 0; j < 3; j++) {
-      collect()
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-  }
-  return memory().bytes
-}
 const draw = (shape: number[], seed: number) => normal(shape, { seed }) as F
 
 const witness = (bytes: number[]) =>

@@ -3,6 +3,7 @@ import { memory, models, type Tensor, tensor, tidy, valueAndGrad } from '../../l
 import { expectRefusal } from '../expectations.js'
 import { linear } from '../nn/reference.js'
 import { elementwise, unaryFunctions, type Values } from '../reference.js'
+import { settled } from '../settled.js'
 
 const place = (shape: number[], at: (i: number) => number) =>
   tensor(
@@ -103,6 +104,7 @@ test('2,000 training steps leave live bytes where they were, and resident memory
   const target = place([64, 8], Math.cos)
   const t = Float32Array.from({ length: 64 }, (_, i) => i / 64)
   const losses: Tensor[] = []
+  await settled()
   const step = () => {
     const { value } = valueAndGrad(() =>
       model

@@ -121,8 +121,8 @@ __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum
         bad += countNonFinite(x);
 #pragma unroll
         for (int i = 0; i < V; ++i)
-          partial[i] = __fmaf_rn(weight, kCentred ? __fsub_rn(x[i], reference[i]) : x[i],
-                                 partial[i]);
+          partial[i] =
+              __fmaf_rn(weight, kCentred ? __fsub_rn(x[i], reference[i]) : x[i], partial[i]);
       }
 #pragma unroll
       for (int i = 0; i < V; ++i) total[i] = __fadd_rn(total[i], partial[i]);
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kSumThreads) weightedSumKernel(WeightedSum sum
   }
 
   if (parts > 1) {
-    DIDR_SHARED(float, partSums, kSumThreads * V);
+    DIDR_SHARED(float, partSums, kSumThreads* V);
 #pragma unroll
     for (int i = 0; i < V; ++i) partSums[i * blockDim.x + threadIdx.x] = total[i];
     __syncthreads();
@@ -234,10 +234,10 @@ void softmaxWeightsCuda(const SoftmaxWeightsArgs& arguments, CudaContext& contex
 
 void diffusedRewardScoreCuda(const DiffusedRewardScoreArgs& arguments, CudaContext& context) {
   if (arguments.batch <= 0) return;
-  softmaxWeightsCuda({arguments.rewards, arguments.weights, arguments.effectiveSampleSize,
-                      arguments.nonFinite, arguments.particleCount, arguments.batch,
-                      arguments.inverseBeta},
-                     context);
+  softmaxWeightsCuda(
+      {arguments.rewards, arguments.weights, arguments.effectiveSampleSize, arguments.nonFinite,
+       arguments.particleCount, arguments.batch, arguments.inverseBeta},
+      context);
   if (arguments.sampleSize <= 0) return;
   WeightedSum sum = {};
   sum.elements = arguments.particles;
@@ -256,10 +256,10 @@ void diffusedRewardScoreCuda(const DiffusedRewardScoreArgs& arguments, CudaConte
 
 void weightedRewardGradientCuda(const WeightedRewardGradientArgs& arguments, CudaContext& context) {
   if (arguments.batch <= 0) return;
-  softmaxWeightsCuda({arguments.rewards, arguments.weights, arguments.effectiveSampleSize,
-                      arguments.nonFinite, arguments.particleCount, arguments.batch,
-                      arguments.inverseBeta},
-                     context);
+  softmaxWeightsCuda(
+      {arguments.rewards, arguments.weights, arguments.effectiveSampleSize, arguments.nonFinite,
+       arguments.particleCount, arguments.batch, arguments.inverseBeta},
+      context);
   if (arguments.sampleSize <= 0) {
     context.zero("weightedRewardGradient", arguments.norm, arguments.batch * sizeof(float));
     return;

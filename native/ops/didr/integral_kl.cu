@@ -40,9 +40,9 @@ struct Scale {
 
 // Where a row works.
 struct Run {
-  int64_t row;     // over all samples' runs; beyond the last one nothing is left to do
+  int64_t row;  // over all samples' runs; beyond the last one nothing is left to do
   int64_t sample;
-  int64_t begin;   // flat
+  int64_t begin;  // flat
   int length;
   bool aligned;
 };
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, blocksPerMultiprocessor(kDmdMode))
     loadTeacher<T>(arguments, at, part, o, bad);
     loadPart(static_cast<const T*>(arguments.assistant) + at, part, x);
     bad += countNonFinite(x);
-    float (&residual)[V] = residuals[k];
+    float(&residual)[V] = residuals[k];
 #pragma unroll
     for (int i = 0; i < V; ++i)
       residual[i] = __fmaf_rn(scale.assistant, x[i], -__fmul_rn(scale.teacher, o[i]));
@@ -217,15 +217,13 @@ __global__ void __launch_bounds__(kThreads, blocksPerMultiprocessor(kDmdMode))
   }
   if (bad > 0) atomicAdd(arguments.nonFinite + run.sample, bad);
   if (kDmdMode == Dmd::kHere) {
-    scale.gradient =
-        dmdScale(arguments, scale.gradient, rowSum(static_cast<double>(distanceSum)));
+    scale.gradient = dmdScale(arguments, scale.gradient, rowSum(static_cast<double>(distanceSum)));
 #pragma unroll
     for (int k = 0; k < kVectorsPerThread; ++k) {
       const int first = (k * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * V;
       if (first >= run.length) break;
 #pragma unroll
-      for (int i = 0; i < V; ++i)
-        residuals[k][i] = __fmul_rn(scale.gradient, residuals[k][i]);
+      for (int i = 0; i < V; ++i) residuals[k][i] = __fmul_rn(scale.gradient, residuals[k][i]);
       storePart(static_cast<T*>(arguments.gradient) + run.begin + first, partOf<T>(run, first),
                 residuals[k]);
     }
@@ -279,7 +277,8 @@ __global__ void __launch_bounds__(kBinThreads) integralKLBinsKernel(IntegralKLAr
   for (int64_t first = 0; first < arguments.batch; first += kBinThreads) {
     const int64_t sample = first + threadIdx.x;
     if (sample < arguments.batch) {
-      const double t = arguments.sampleSize > 0 ? arguments.workspace[sample * stride + kTarget] : 0;
+      const double t =
+          arguments.sampleSize > 0 ? arguments.workspace[sample * stride + kTarget] : 0;
       const double r =
           arguments.sampleSize > 0 ? arguments.workspace[sample * stride + kReference] : 0;
       bins[threadIdx.x] = std::isfinite(t) && std::isfinite(r) ? arguments.bins[sample] : -1;

@@ -18,8 +18,7 @@ struct UniformMap {
   __device__ void operator()(const UniformArgs& arguments, uint64_t block, float* x) const {
     const PhiloxBlock words = philoxDraw(arguments.seed, arguments.offset, block);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      x[i] = fminf(__fmaf_rn(width, uniformOf(words.word[i]), low), last);
+    for (int i = 0; i < 4; ++i) x[i] = fminf(__fmaf_rn(width, uniformOf(words.word[i]), low), last);
   }
 };
 
@@ -40,8 +39,7 @@ __global__ void __launch_bounds__(kThreads) drawKernel(Arguments arguments, Map 
        first += stride) {
     float x[V];
 #pragma unroll
-    for (int q = 0; q < V / 4; ++q)
-      map(arguments, static_cast<uint64_t>(first / 4 + q), x + 4 * q);
+    for (int q = 0; q < V / 4; ++q) map(arguments, static_cast<uint64_t>(first / 4 + q), x + 4 * q);
     const int64_t left = arguments.count - first;
     storePart(y + first, {0, left < V ? static_cast<int>(left) : V, left >= V}, x);
   }

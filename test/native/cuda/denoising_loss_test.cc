@@ -27,7 +27,7 @@ struct DenoisingCase {
 
   // `gradientOverOutput`: the gradient takes the place of the network's output.
   struct Result {
-    std::vector<float> loss[2];        // CPU, CUDA
+    std::vector<float> loss[2];  // CPU, CUDA
     std::vector<T> gradient[2];
     std::vector<int32_t> nonFinite[2];
   };
@@ -130,8 +130,8 @@ TEST_CASE_TEMPLATE("denoisingLoss: non-finite values are counted per sample", T,
       CAPTURE(shape.sampleSize);
       DenoisingCase<T> problem(shape, prediction, true);
       const auto last = static_cast<size_t>(shape.sampleSize - 1);
-      problem.clean[last] = storeAs(T{}, INFINITY);        // sample 0
-      problem.raw[last + 1] = storeAs(T{}, NAN);           // sample 1
+      problem.clean[last] = storeAs(T{}, INFINITY);         // sample 0
+      problem.raw[last + 1] = storeAs(T{}, NAN);            // sample 1
       problem.raw[2 * last + 1] = storeAs(T{}, -INFINITY);  // sample 1, its last
       const auto result = problem.run(false);
       std::vector<int32_t> expected(static_cast<size_t>(shape.batch), 0);

@@ -19,8 +19,7 @@ Weights softmaxOf(const std::vector<float>& rewards, int64_t particles, int64_t 
     for (int64_t n = 0; n < particles; ++n)
       sum += std::exp(static_cast<double>(rewards[at(n)]) * inverseBeta - largest);
     for (int64_t n = 0; n < particles; ++n) {
-      const double w =
-          std::exp(static_cast<double>(rewards[at(n)]) * inverseBeta - largest) / sum;
+      const double w = std::exp(static_cast<double>(rewards[at(n)]) * inverseBeta - largest) / sum;
       result.weights[at(n)] = w;
       squares += w * w;
     }
@@ -47,8 +46,12 @@ TEST_CASE("softmaxWeights: the CPU and float64") {
       const Array<float> rewards(values), weights(particles * batch), size(batch);
       const Array<int32_t> nonFinite(batch);
       runEverywhere(Op::softmaxWeights, [&](Side side) {
-        return SoftmaxWeightsArgs{rewards.at(side),   weights.at(side), size.at(side),
-                                  nonFinite.at(side), particles,        batch,
+        return SoftmaxWeightsArgs{rewards.at(side),
+                                  weights.at(side),
+                                  size.at(side),
+                                  nonFinite.at(side),
+                                  particles,
+                                  batch,
                                   0.7f};
       });
       const Weights expected = softmaxOf(values, particles, batch, 0.7f);
@@ -67,8 +70,8 @@ TEST_CASE("softmaxWeights: rewards of any size, and non-finite ones") {
   const Array<float> rewards(values), weights(12), size(4);
   const Array<int32_t> nonFinite(4);
   runEverywhere(Op::softmaxWeights, [&](Side side) {
-    return SoftmaxWeightsArgs{rewards.at(side),   weights.at(side), size.at(side),
-                              nonFinite.at(side), 3,                4, 1.0f};
+    return SoftmaxWeightsArgs{
+        rewards.at(side), weights.at(side), size.at(side), nonFinite.at(side), 3, 4, 1.0f};
   });
   REQUIRE(nonFinite.cuda() == std::vector<int32_t>{0, 0, 2, 0});
   REQUIRE(nonFinite.cpu() == std::vector<int32_t>{0, 0, 2, 0});
@@ -96,18 +99,10 @@ void checkScore(const Shape& shape, int64_t particles) {
       weights(particles * shape.batch), size(shape.batch);
   const Array<int32_t> nonFinite(shape.batch);
   runEverywhere(Op::diffusedRewardScore, [&](Side side) {
-    return DiffusedRewardScoreArgs{x.at(side),
-                                   rewards.at(side),
-                                   alphaSigma.at(side),
-                                   score.at(side),
-                                   weights.at(side),
-                                   size.at(side),
-                                   nonFinite.at(side),
-                                   particles,
-                                   shape.batch,
-                                   shape.sampleSize,
-                                   1.25f,
-                                   DTypeOf<T>::value};
+    return DiffusedRewardScoreArgs{
+        x.at(side),    rewards.at(side),   alphaSigma.at(side), score.at(side), weights.at(side),
+        size.at(side), nonFinite.at(side), particles,           shape.batch,    shape.sampleSize,
+        1.25f,         DTypeOf<T>::value};
   });
   REQUIRE(nonFinite.cuda() == std::vector<int32_t>(static_cast<size_t>(shape.batch), 0));
   const Weights expected = softmaxOf(rewardValues, particles, shape.batch, 1.25f);
@@ -234,10 +229,10 @@ TEST_CASE_TEMPLATE("particles: non-finite values are counted per sample", T, flo
         weights(kParticles * kBatch), size(kBatch);
     const Array<int32_t> nonFinite(kBatch);
     runEverywhere(Op::diffusedRewardScore, [&](Side side) {
-      return DiffusedRewardScoreArgs{x.at(side),         rewards.at(side), alphaSigma.at(side),
-                                     score.at(side),     weights.at(side), size.at(side),
-                                     nonFinite.at(side), kParticles,       kBatch,
-                                     sampleSize,         1.0f,             DTypeOf<T>::value};
+      return DiffusedRewardScoreArgs{
+          x.at(side),    rewards.at(side),   alphaSigma.at(side), score.at(side), weights.at(side),
+          size.at(side), nonFinite.at(side), kParticles,          kBatch,         sampleSize,
+          1.0f,          DTypeOf<T>::value};
     });
     REQUIRE(nonFinite.cuda() == std::vector<int32_t>{1, 0, 3});
     REQUIRE(nonFinite.cpu() == std::vector<int32_t>{1, 0, 3});

@@ -123,7 +123,9 @@ void fill(void* data, size_t bytes) {
   auto* const words = static_cast<unsigned char*>(data);
   for (size_t i = 0; i < bytes; ++i) {
     words[i] = 0xff;
-    asm volatile("" ::: "memory");  // stays a loop: TSan would take a memset for a write of this thread
+    asm volatile(
+        "" ::
+            : "memory");  // stays a loop: TSan would take a memset for a write of this thread
   }
 }
 
@@ -220,7 +222,7 @@ void prepare(Block& block, const Grid& grid, uint64_t blockNumber) {
   for (unsigned i = 0; i < block.threadCount; ++i) {
     Thread& thread = block.threads[i];
     thread.index = {i % grid.threads.x, i / grid.threads.x % grid.threads.y,
-                                 i / grid.threads.x / grid.threads.y};
+                    i / grid.threads.x / grid.threads.y};
     thread.block = &block;
     thread.warp = &block.warps[i / kWarpSize];
     thread.lane = i % kWarpSize;

@@ -27,7 +27,7 @@ class Fiber {
   [[noreturn]] static void loop();
   static void switchFrom(Fiber& fiber, bool toFiber);
 
-  void* stack_;     // lowest usable address; a guard page lies below
+  void* stack_;  // lowest usable address; a guard page lies below
   Context* inside_;
   Context* outside_;
   void (*entry_)(void*) = nullptr;

@@ -132,24 +132,22 @@ __global__ void laneLeaves(int* out) {
   if (threadIdx.x == 3) return;
   out[threadIdx.x] = __shfl_xor_sync(~0u, 1, 1);
 }
-__global__ void namesHalfTheWarp(int* out) {
-  out[threadIdx.x] = __shfl_xor_sync(0xffffu, 1, 1);
-}
+__global__ void namesHalfTheWarp(int* out) { out[threadIdx.x] = __shfl_xor_sync(0xffffu, 1, 1); }
 
 std::string diagnosticOf(void (*kernel)(int*)) {
   int out[64] = {};
   const auto body = [&] { kernel(out); };
   std::string diagnostic;
   const cuda_on_host::Failure failure = cuda_on_host::execute(
-      {{2}, {64}, 0},
-      [](const void* closure) { (*static_cast<const decltype(body)*>(closure))(); }, &body,
-      diagnostic);
+      {{2}, {64}, 0}, [](const void* closure) { (*static_cast<const decltype(body)*>(closure))(); },
+      &body, diagnostic);
   CHECK(failure == cuda_on_host::Failure::kExecution);
   return diagnostic;
 }
 
 TEST_CASE("what is undefined on a device ends the launch, not the process") {
-  CHECK(diagnosticOf(halfWaits).find("divergent barrier in block (0, 0, 0): 16 of 64 threads") == 0);
+  CHECK(diagnosticOf(halfWaits).find("divergent barrier in block (0, 0, 0): 16 of 64 threads") ==
+        0);
   CHECK(diagnosticOf(waitsAtTwoPlaces).find("divergent barrier") == 0);
   CHECK(diagnosticOf(laneLeaves).find("divergent barrier") == 0);
   CHECK(diagnosticOf(namesHalfTheWarp).find("partial mask") == 0);
@@ -172,9 +170,11 @@ TEST_CASE("what is undefined on a device ends the launch, not the process") {
 
 TEST_CASE("sizes that no device accepts are refused") {
   int out = 0;
-  for (const auto& [blocks, threads] :
-       {std::pair{dim3(0), dim3(1)}, {dim3(1), dim3(0)}, {dim3(1), dim3(1025)},
-        {dim3(1, 65536), dim3(1)}, {dim3(1), dim3(32, 33)}}) {
+  for (const auto& [blocks, threads] : {std::pair{dim3(0), dim3(1)},
+                                        {dim3(1), dim3(0)},
+                                        {dim3(1), dim3(1025)},
+                                        {dim3(1, 65536), dim3(1)},
+                                        {dim3(1), dim3(32, 33)}}) {
     CudaContext context;
     context.launch("countAll", countAll, blocks, threads, &out);
     CHECK(context.error == cudaErrorInvalidConfiguration);

@@ -39,7 +39,8 @@ struct Problem {
     coefficients = someCoefficients(shape.batch);
     for (int64_t b = 0; b < shape.batch; ++b) {
       weights.push_back(0.5f + static_cast<float>(b % 5));
-      bins.push_back(static_cast<int32_t>((b * 5 + 2) % (kBinCount + 2)) - 1);  // -1 and 7 are outside
+      bins.push_back(static_cast<int32_t>((b * 5 + 2) % (kBinCount + 2)) -
+                     1);  // -1 and 7 are outside
     }
   }
 
@@ -115,13 +116,12 @@ struct Problem {
       if (options.weighting == Weighting::kDmd)
         divisor = std::fmax(distance / static_cast<double>(shape.sampleSize), kDmdFloor);
       // A mean distance that is small by chance is as uncertain as its terms are large.
-      const double uncertainty = options.weighting == Weighting::kDmd && distance > 0.0
-                                     ? distanceScale / distance
-                                     : 0.0;
+      const double uncertainty =
+          options.weighting == Weighting::kDmd && distance > 0.0 ? distanceScale / distance : 0.0;
       for (size_t j = 0; j < gradients.size(); ++j) {
         result.gradient.push_back(gradients[j] / divisor);
-        result.gradientScale.push_back(
-            (scales[j] + uncertainty * std::fabs(gradients[j])) / divisor);
+        result.gradientScale.push_back((scales[j] + uncertainty * std::fabs(gradients[j])) /
+                                       divisor);
       }
       result.target.push_back(target);
       result.reference.push_back(reference);

@@ -77,8 +77,15 @@ TEST_CASE_TEMPLATE("perturb: non-finite values are counted per sample", T, float
     const Array<float> alphaSigma(someCoefficients(shape.batch));
     const Array<int32_t> nonFinite(shape.batch);
     runEverywhere(Op::perturb, [&](Side side) {
-      return PerturbArgs{x0.at(side), xt.at(side), nullptr,  alphaSigma.at(side),
-                         nonFinite.at(side), shape.batch, shape.sampleSize, kSeed, kOffset,
+      return PerturbArgs{x0.at(side),
+                         xt.at(side),
+                         nullptr,
+                         alphaSigma.at(side),
+                         nonFinite.at(side),
+                         shape.batch,
+                         shape.sampleSize,
+                         kSeed,
+                         kOffset,
                          DTypeOf<T>::value};
     });
     std::vector<int32_t> expected(static_cast<size_t>(shape.batch), 0);

@@ -10,8 +10,8 @@ TEST_CASE_TEMPLATE("normal: the CPU's bits", T, float, BFloat16) {
     CAPTURE(count);
     const Array<T> y(count);
     runEverywhere(Op::normal, [&](Side side) {
-      return NormalArgs{y.at(side), count, 0x123456789abcdefull, uint64_t{1} << 40, 0.25f, 3.0f,
-                        DTypeOf<T>::value};
+      return NormalArgs{y.at(side), count, 0x123456789abcdefull, uint64_t{1} << 40,
+                        0.25f,      3.0f,  DTypeOf<T>::value};
     });
     REQUIRE(sameBits(y.cuda(), y.cpu()));
   }

@@ -87,8 +87,7 @@ cudaError_t allocate(void** memory, size_t bytes) {
   cudaMemGetInfo(&free, &total);
   if (bytes > total) return keep(cudaErrorMemoryAllocation);
   // Exactly `bytes`, so that ASan's red zone begins where the allocation ends.
-  if (posix_memalign(memory, kDeviceAlignment, bytes) != 0)
-    return keep(cudaErrorMemoryAllocation);
+  if (posix_memalign(memory, kDeviceAlignment, bytes) != 0) return keep(cudaErrorMemoryAllocation);
   std::memset(*memory, 0xff, bytes);
   return cudaSuccess;
 }

@@ -32,7 +32,9 @@ __global__ void blocksMeet(float* out, bool seeded) {
   if (threadIdx.x == 0) out[seeded ? 0 : blockIdx.x] = 1.0f;
 }
 
-__global__ void globalOverrun(float* out, bool seeded) { out[threadIdx.x + (seeded ? 1 : 0)] = 1.0f; }
+__global__ void globalOverrun(float* out, bool seeded) {
+  out[threadIdx.x + (seeded ? 1 : 0)] = 1.0f;
+}
 
 __global__ void sharedOverrun(float* out, bool seeded) {
   DIDR_SHARED(float, values, kThreads);
@@ -62,7 +64,7 @@ struct Bug {
 
 constexpr Bug kBugs[] = {
     {"missing-barrier", missingBarrier},     {"missing-warp-barrier", missingWarpBarrier},
-    {"blocks-meet", blocksMeet, 3},             {"global-overrun", globalOverrun},
+    {"blocks-meet", blocksMeet, 3},          {"global-overrun", globalOverrun},
     {"shared-overrun", sharedOverrun},       {"misaligned-vector", misalignedVector},
     {"divergent-barrier", divergentBarrier},
 };
