@@ -90,7 +90,16 @@ export function denoisingLoss<D extends FloatDType, S extends Shape>(
   const perSample = new Tensor<'float32', [number]>(perSampleId, [batch], 'float32', x0.device)
   const grad = new Tensor<D, S>(gradId, x0.shape, x0.dtype, x0.device)
   if (recording !== undefined) recordLoss(output as Tensor, perSample as Tensor, grad as Tensor)
-  return { loss: perSample.mean(), perSample, grad }
+  let loss: Tensor<'float32', []> | undefined
+  return {
+    // Made when it is first asked for: the fused kernel has all that training needs.
+    get loss() {
+      loss ??= perSample.mean()
+      return loss
+    },
+    perSample,
+    grad,
+  }
 }
 
 /** `grad` is that of the mean over the batch: a sample's own is batch times it. x0 is a constant. */

@@ -1,7 +1,7 @@
 import { checkFinite, checkInteger, checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 import type { TensorId } from '../native/binding.js'
-import { zeros } from '../tensor/create.js'
+import { tensor } from '../tensor/create.js'
 import { cpuDevice, type Device } from '../tensor/device.js'
 import { keep } from '../tensor/scope.js'
 import { idOf, type Tensor } from '../tensor/tensor.js'
@@ -40,7 +40,7 @@ export class KlAccumulator {
   readonly device: Device
   readonly bins: number
   readonly logSnrRange: readonly [low: number, high: number]
-  readonly #sums: Tensor<'uint8', [number]>
+  #sums: Tensor<'uint8'>
 
   constructor(options: KlAccumulatorOptions = {}) {
     checkOptions('options', options, ['bins', 'logSnrRange', 'device'])
@@ -54,8 +54,12 @@ export class KlAccumulator {
     this.device = device
     this.bins = bins
     this.logSnrRange = [low, high]
-    // Three rows of float64: target, reference, count. It outlives the `tidy` it may be made in.
-    this.#sums = keep(zeros([24 * bins], { dtype: 'uint8', device }))
+    this.#sums = this.#uploaded(new Uint8Array(24 * bins))
+  }
+
+  /** Three rows of float64, target, reference and count, that outlive the `tidy` they may be made in. */
+  #uploaded(sums: Uint8Array): Tensor<'uint8'> {
+    return keep(tensor(sums, { device: this.device }) as Tensor<'uint8'>)
   }
 
   /** The bin of each time, -1 outside the range. @internal */
@@ -99,13 +103,31 @@ export class KlAccumulator {
 
   /** Forgets everything accumulated, in queue order. */
   reset(): void {
-    using zero = zeros([24 * this.bins], { dtype: 'uint8', device: this.device })
-    this.#sums.copyFrom(zero)
+    this.#replace(new Uint8Array(24 * this.bins))
   }
 
   /** The sums as they are stored, for checkpoints. */
   async save(): Promise<Uint8Array<ArrayBuffer>> {
     return this.#sums.rawData()
+  }
+
+  /**
+   * Goes on from saved sums, of an accumulator with as many bins over the same range.
+   * @throws {DidrError} ERR_SHAPE for sums of another number of bins
+   */
+  load(sums: Uint8Array): void {
+    if (!(sums instanceof Uint8Array) || sums.length !== 24 * this.bins)
+      fail(
+        'ERR_SHAPE',
+        `sums: expected the ${24 * this.bins} bytes of ${this.bins} bins, got ${sums?.length}`,
+      )
+    this.#replace(sums)
+  }
+
+  #replace(sums: Uint8Array): void {
+    const before = this.#sums
+    this.#sums = this.#uploaded(sums)
+    before.dispose()
   }
 
   dispose(): void {

@@ -332,8 +332,12 @@ describe('integralKL', () => {
     })
     const { bins } = await accumulator.read()
     expect(bins.map(({ count }) => count)).toEqual([2])
+    const saved = await accumulator.save()
     accumulator.reset()
     expect((await accumulator.read()).bins).toEqual([])
+    accumulator.load(saved)
+    expect((await accumulator.read()).bins).toEqual(bins)
+    expect(() => accumulator.load(saved.subarray(1))).toThrow(/^sums: expected the 1536 bytes/)
   })
 
   it('refuses what it cannot use', () => {
