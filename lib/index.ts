@@ -35,7 +35,7 @@ export {
 export { type PerturbOptions, perturb } from './didr/perturb.js'
 export type { Prediction } from './didr/prediction.js'
 export type { Schedule } from './didr/schedules.js'
-export * as schedules from './didr/schedules.js'
+export { schedules } from './didr/schedules.js'
 export { DidrError, type ErrorCode } from './errors.js'
 export * as io from './io/index.js'
 export * as models from './models/index.js'

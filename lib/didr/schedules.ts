@@ -152,6 +152,9 @@ export function edm(options: EdmOptions = {}): Schedule {
   }
 }
 
+/** The noise schedules by name. */
+export const schedules = { flow, vp, edm } as const
+
 function clampTime(t: number): number {
   return Math.min(1, Math.max(0, t))
 }

@@ -95,11 +95,12 @@ DIDR_SIMD F32 log(F32 x) {
                              0x1.22d79p-3f,  -0x1.0d8548p-3f, 0x1.056c48p-3f, -0x1.38dcf8p-4f};
   constexpr float kLn2High = 0x1.62e43p-1f;
   constexpr float kLn2Low = -0x1.05c61p-29f;
-  constexpr int32_t kSqrtHalf = 0x3f3504f3;
+  constexpr uint32_t kSqrtHalf = 0x3f3504f3;
   const I32 subnormal = x < 0x1p-126f;
-  const I32 bits = asInt(select(subnormal, x * 0x1p23f, x));
-  const I32 k = (bits - kSqrtHalf) >> 23;
-  const F32 f = asFloat(bits - (k << 23)) - 1.0f;
+  // Unsigned: the bits of a negative x, whose result is replaced below, would overflow.
+  const U32 bits = asBits(select(subnormal, x * 0x1p23f, x));
+  const I32 k = asInt(bits - kSqrtHalf) >> 23;
+  const F32 f = asFloat(bits - (asBits(k) << 23)) - 1.0f;
   const F32 e = toFloat(k) - select(subnormal, broadcast(23.0f), zero());
   const F32 tail = f * f * fma(f, polynomial(f, kTail), broadcast(-0.5f));
   const F32 y = fma(e, broadcast(kLn2High), f + fma(e, broadcast(kLn2Low), tail));

@@ -46,9 +46,9 @@ class Bench {
     perSample_ = static_cast<float*>(allocate(4 * kBatch * sizeof(float)));
     weights_ = static_cast<float*>(allocate(kParticles * kBatch * sizeof(float)));
     nonFinite_ = static_cast<int32_t*>(allocate(kBatch * sizeof(int32_t)));
-    workspace_ = static_cast<double*>(
-        allocate(sizeof(double) * static_cast<size_t>(integralKLWorkspace(kBatch, sampleSize_) +
-                                                      denoisingLossWorkspace(kBatch, sampleSize_))));
+    workspace_ = static_cast<double*>(allocate(
+        sizeof(double) * static_cast<size_t>(integralKLWorkspace(kBatch, sampleSize_) +
+                                             denoisingLossWorkspace(kBatch, sampleSize_))));
     const NormalArgs rewards = {rewards_, kParticles * kBatch, 1, 0, 0.0f, 1.0f, DType::kFloat32};
     launch(Op::normal, rewards);
   }
@@ -59,8 +59,8 @@ class Bench {
     for (int i = 0; i < 6; ++i) arrays.push_back(filled(count_, dtype));
     void* const particles = filled(kParticles * count_, dtype);
 
-    time("normal", dtype, bytes,
-         Op::normal, NormalArgs{arrays[0], count_, 1, 2, 0.0f, 1.0f, dtype});
+    time("normal", dtype, bytes, Op::normal,
+         NormalArgs{arrays[0], count_, 1, 2, 0.0f, 1.0f, dtype});
     time("perturb", dtype, 2 * bytes, Op::perturb,
          PerturbArgs{arrays[0], arrays[1], nullptr, coefficients_, nonFinite_, kBatch, sampleSize_,
                      1, 2, dtype});
@@ -93,11 +93,11 @@ class Bench {
     kl.drs = nullptr;
     kl.weighting = Weighting::kDmd;
     time("integralKL, dmd, guided", dtype, 6 * bytes, Op::integralKL, kl);
-    time("diffusedRewardScore, 8 particles", dtype, (kParticles + 1) * bytes,
-         Op::diffusedRewardScore,
-         DiffusedRewardScoreArgs{particles, rewards_, coefficients_, arrays[0], weights_,
-                                 perSample_, nonFinite_, kParticles, kBatch, sampleSize_, 1.0f,
-                                 dtype});
+    time(
+        "diffusedRewardScore, 8 particles", dtype, (kParticles + 1) * bytes,
+        Op::diffusedRewardScore,
+        DiffusedRewardScoreArgs{particles, rewards_, coefficients_, arrays[0], weights_, perSample_,
+                                nonFinite_, kParticles, kBatch, sampleSize_, 1.0f, dtype});
     for (void* const array : arrays) require(module_.release(queue_, array, failure_));
     require(module_.release(queue_, particles, failure_));
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { runProgram } from '../fixtures/run-program.js'
 
-/** What the heap, the pool and the allocator may still settle by after the warm-up of 50,000 cycles. */
+/** What the heap, the pool and the allocator may still settle by after the warm-up of 100,000 cycles. */
 const mostGrowthMiB = 30
 
 describe('resident memory after 200,000 cycles', () => {

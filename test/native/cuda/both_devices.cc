@@ -130,16 +130,15 @@ void Storage::read(Side side, void* target) const {
     std::memcpy(bytes.data(), block, bytes.size());
   else
     Cuda::get().download(bytes.data(), block, bytes.size());
-  for (size_t i = 0; i < kGuardBytes; ++i) {
-    REQUIRE(bytes[i] == kGuard);
-    REQUIRE(bytes[kGuardBytes + bytes_ + i] == kGuard);
-  }
+  requireEach(kGuardBytes, [&](size_t i) {
+    return bytes[i] == kGuard && bytes[kGuardBytes + bytes_ + i] == kGuard;
+  });
   if (bytes_ > 0) std::memcpy(target, bytes.data() + kGuardBytes, bytes_);
 }
 
 void runOn(Side side, Op op, const void* arguments) {
   if (side == Side::kCpu) {
-    static ThreadPool* const pool = new ThreadPool(2);
+    static ThreadPool* const pool = new ThreadPool(1);  // its own tests are elsewhere
     CpuContext context = {*pool, nameOf(op), Status()};
     cpuOps().kernels[static_cast<int>(op)](arguments, context);
     REQUIRE(context.failure.ok());

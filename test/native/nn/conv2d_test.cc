@@ -1,4 +1,5 @@
-// Convolution against a float64 loop over every index; its backward passes against the transposes of that loop.
+// Convolution against a float64 loop over every index; its backward passes against the transposes
+// of that loop.
 #include "test/native/nn/gradients.h"
 
 namespace didr::test {

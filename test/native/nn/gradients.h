@@ -1,4 +1,5 @@
-// Float64 second implementations of the network ops' tests: comparison, and gradients by central differences.
+// Float64 second implementations of the network ops' tests: comparison, and gradients by central
+// differences.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -34,8 +35,8 @@ inline double largest(const Values& values) {
   return most;
 }
 
-// Every element within tolerance * the largest expected magnitude, or `floor` where that is more: the size of the terms
-// that an expectation near zero is the difference of.
+// Every element within tolerance * the largest expected magnitude, or `floor` where that is more:
+// the size of the terms that an expectation near zero is the difference of.
 template <class T>
 void checkClose(const std::vector<T>& actual, const Values& expected, double tolerance,
                 double floor = 1e-3) {
@@ -56,7 +57,8 @@ inline double dot(const Values& a, const Values& b) {
   return sum;
 }
 
-// Compares `gradient` with central differences of loss(x) at up to 48 elements or so of x, spread evenly.
+// Compares `gradient` with central differences of loss(x) at up to 48 elements or so of x, spread
+// evenly.
 template <class T, class Loss>
 void checkGradient(const std::vector<T>& gradient, Values x, const Loss& loss, double tolerance,
                    double floor = 1e-3) {
@@ -79,8 +81,8 @@ void checkGradient(const std::vector<T>& gradient, Values x, const Loss& loss, d
   checkClose(some, expected, tolerance, floor);
 }
 
-// As atEveryLevel, for kernels whose inner products have no fused multiply-add at v2: its bits may differ there, but not
-// between thread counts.
+// As atEveryLevel, for kernels whose inner products have no fused multiply-add at v2: its bits may
+// differ there, but not between thread counts.
 template <class Run>
 void atEveryFusedLevel(const Run& run) {
   int levels = 0;

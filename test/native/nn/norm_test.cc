@@ -1,4 +1,5 @@
-// RMSNorm, LayerNorm and GroupNorm against float64 formulas; gradients against central differences of those.
+// RMSNorm, LayerNorm and GroupNorm against float64 formulas; gradients against central differences
+// of those.
 #include "test/native/nn/gradients.h"
 
 namespace didr::test {
