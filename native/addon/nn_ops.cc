@@ -151,7 +151,8 @@ Napi::Value rmsNorm(const Call& call) {
   return list(call, {y.id(call), rstd.id(call)});
 }
 
-// rmsNormBackward(x, dy, weight or null, scale or null, rstd) -> [dx, dweight or null, dscale or null]
+// rmsNormBackward(x, dy, weight or null, scale or null, rstd) -> [dx, dweight or null, dscale or
+// null]
 Napi::Value rmsNormBackward(const Call& call) {
   const Model x(call, 0, "x");
   x.expectRank("x", 1, kMaxRank);
@@ -196,7 +197,8 @@ int64_t modulatedRows(const Call& call, size_t scale, size_t shift, const Model&
   return rows;
 }
 
-// layerNorm(x, weight, bias, scale, shift, epsilon), each but x and epsilon may be null -> [y, mean, rstd]
+// layerNorm(x, weight, bias, scale, shift, epsilon), each but x and epsilon may be null -> [y,
+// mean, rstd]
 Napi::Value layerNorm(const Call& call) {
   const Model x(call, 0, "x");
   x.expectRank("x", 1, kMaxRank);
@@ -483,7 +485,8 @@ Napi::Value attentionBackward(const Call& call) {
   return list(call, {dq.id(call), dk.id(call), dv.id(call)});
 }
 
-// The shape of a convolution from those of x and weight, `stride` and `padding` (top, bottom, left, right).
+// The shape of a convolution from those of x and weight, `stride` and `padding` (top, bottom, left,
+// right).
 Conv2dShape convolution(const Call& call, const Shape& x, const Shape& weight, size_t stride,
                         size_t padding) {
   if (x.rank != 4)
@@ -557,7 +560,8 @@ Napi::Value conv2dBackwardData(const Call& call) {
   return dx.id(call);
 }
 
-// conv2dBackwardWeight(x, dy, shape of weight, stride, padding, hasBias) -> [dweight, dbias or null]
+// conv2dBackwardWeight(x, dy, shape of weight, stride, padding, hasBias) -> [dweight, dbias or
+// null]
 Napi::Value conv2dBackwardWeight(const Call& call) {
   const Model x(call, 0, "x");
   x.expectFloat32("x");

@@ -73,6 +73,7 @@ template <class Run>
 void atEveryLevel(const Run& run) {
   int levels = 0;
   const OpTable* const* tables = cpuOpLevels(levels);
+  REQUIRE(levels > 0);
   Bytes expected;
   bool first = true;
   for (const int threads : {1, 2, 7}) {

@@ -4,8 +4,8 @@
 //   sigmoid' = s (1 - s)       tanh' = 1 - t^2
 //   silu' = s (1 + x (1 - s))  gelu' = Phi(x) + x phi(x)
 //   geluTanh' = s + x s (1 - s) 2 sqrt(2/pi) (1 + 3 c x^2),  s = sigmoid(2 sqrt(2/pi) (x + c x^3))
-// Where x multiplies a factor that vanishes at infinity it is first bounded to where the product has
-// already rounded to zero, so that infinity times zero never arises.
+// Where x multiplies a factor that vanishes at infinity it is first bounded to where the product
+// has already rounded to zero, so that infinity times zero never arises.
 #include "native/ops/nn/activation_backward.h"
 
 #include "native/core/op.h"

@@ -1,15 +1,18 @@
 // Attention on the CPU, see attention.h for the maths and shapes.
 //
-// Forward: parallel over (sample, head, kQueryChunk queries). A chunk walks over blocks of kKeyBlock keys with the online
-// softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867): per row it keeps the
-// largest score so far, the sum of exponentials and an unnormalised output, which are rescaled when the maximum grows.
-// Sequences of up to kKeyBlock keys are one block and never rescale.
-// Backward: parallel over (sample, head). Key blocks outside, query blocks inside: scores are recomputed per pair of
-// blocks, dk and dv of the key block accumulate in the first cache, dq in scratch.
-// Heads are gathered from [tokens, heads, size] into contiguous scratch as they are used (scale folded into q), k
-// transposed where keys have to lie along vectors, so that all products are register tiles on contiguous rows. Scratch
-// rows and columns past the real ones are zero.
-// Work: 4 and 10 multiply-adds per query, key and head element; a score costs one exponential each way.
+// Forward: parallel over (sample, head, kQueryChunk queries). A chunk walks over blocks of
+// kKeyBlock keys with the online softmax (Milakov and Gimelshein, "Online normalizer calculation
+// for softmax", arXiv 1805.02867): per row it keeps the largest score so far, the sum of
+// exponentials and an unnormalised output, which are rescaled when the maximum grows. Sequences of
+// up to kKeyBlock keys are one block and never rescale.
+// Backward: parallel over (sample, head). Key blocks outside, query blocks inside: scores are
+// recomputed per pair of blocks, dk and dv of the key block accumulate in the first cache, dq in
+// scratch.
+// Heads are gathered from [tokens, heads, size] into contiguous scratch as they are used (scale
+// folded into q), k transposed where keys have to lie along vectors, so that all products are
+// register tiles on contiguous rows. Scratch rows and columns past the real ones are zero.
+// Work: 2 and 5 multiply-adds per query, key and head element, and one exponential per score each
+// way. Bytes: every operand once, k and v again for every further kQueryChunk queries.
 #include "native/ops/nn/attention.h"
 
 #include "native/core/op.h"
@@ -35,8 +38,8 @@ constexpr const char* kStarved = "no memory for scratch";
 
 DIDR_SIMD float minusInfinity() { return -__builtin_inff(); }
 
-// [begin, end) of block `index` when `count` items are cut into blocks of nearly equal size, multiples of kRowMultiple
-// and at most `most`.
+// [begin, end) of block `index` when `count` items are cut into blocks of nearly equal size,
+// multiples of kRowMultiple and at most `most`.
 struct Span {
   int64_t begin, end;
 
@@ -65,8 +68,8 @@ DIDR_SIMD Head<T> headOf(T* tensor, int64_t sample, int64_t head, int64_t tokens
   return {tensor + (sample * tokens * heads + head) * size, heads * size, size};
 }
 
-// Rows of a head times `factor` to rows of `width` floats, zeros in columns from `size` and in rows up to a multiple of
-// kRowMultiple.
+// Rows of a head times `factor` to rows of `width` floats, zeros in columns from `size` and in rows
+// up to a multiple of kRowMultiple.
 template <class T>
 void gather(Head<const T> from, Span rows, float factor, float* to, int64_t width) {
   for (int64_t row = rows.begin; row < rows.end; ++row, to += width) {
@@ -80,7 +83,8 @@ void gather(Head<const T> from, Span rows, float factor, float* to, int64_t widt
   clear(to, (roundUp(rows.count(), kRowMultiple) - rows.count()) * width);
 }
 
-// The same rows as columns: to[i, row], rows of kKeyBlock floats, zeros past the last column up to a whole vector.
+// The same rows as columns: to[i, row], rows of kKeyBlock floats, zeros past the last column up to
+// a whole vector.
 template <class T>
 void gatherTransposed(Head<const T> from, Span rows, float* to) {
   const int64_t count = rows.count();
@@ -102,7 +106,8 @@ void gatherTransposed(Head<const T> from, Span rows, float* to) {
   }
 }
 
-// 0 where a key of the block takes part, -inf where it is masked or past the end; up to whole vectors.
+// 0 where a key of the block takes part, -inf where it is masked or past the end; up to whole
+// vectors.
 void biasOf(const uint8_t* mask, Span keys, float* bias) {
   for (int64_t i = 0; i < roundUp(keys.count(), kLanes); ++i)
     bias[i] =
@@ -123,7 +128,8 @@ struct RowState {
   float largest, sum;
 };
 
-// Scores to exponentials relative to the new maximum, the sum updated and the row's output rescaled.
+// Scores to exponentials relative to the new maximum, the sum updated and the row's output
+// rescaled.
 DIDR_SIMD RowState absorbRow(float* scores, const float* bias, int64_t columns, RowState state,
                              float* output, int64_t width) {
   F32 lanes = broadcast(state.largest);
@@ -133,7 +139,8 @@ DIDR_SIMD RowState absorbRow(float* scores, const float* bias, int64_t columns, 
     lanes = simd::max(lanes, s);
   }
   const float largest = largestLane(lanes);
-  // While all keys are masked the shift is 0: exp(-inf - 0) is the zero that exp(-inf + inf) is not.
+  // While all keys are masked the shift is 0: exp(-inf - 0) is the zero that exp(-inf + inf) is
+  // not.
   const F32 shift = broadcast(largest == minusInfinity() ? 0.0f : largest);
   LaneSum sum;
   for (int64_t i = 0; i < columns; i += kLanes) {
@@ -326,7 +333,6 @@ bool backwardHead(const AttentionBackwardArgs& arguments, int64_t sample, int64_
     gatherTransposed(headV, keys, valuesAcross);
     gather(headK, keys, 1.0f, keysDown, width);
     biasOf(mask, keys, bias);
-    // Tiles of dk and dv read scores up to a multiple of kRowMultiple keys, past `columns` where lanes are fewer.
     clear(dk, keyRows * width);
     clear(dv, keyRows * width);
     for (int64_t queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
@@ -342,6 +348,7 @@ bool backwardHead(const AttentionBackwardArgs& arguments, int64_t sample, int64_
       for (int64_t i = 0; i < count; ++i)
         differentiateRow(scores + i * kKeyBlock, dScores + i * kKeyBlock, bias, columns,
                          logSumExp[span.begin + i], delta[span.begin + i]);
+      // Rows up to a multiple of kRowMultiple keys: those past the last key are never scattered.
       product<Left::kTransposed>(scores, kKeyBlock, dyRows, width, dv, width, keyRows, width,
                                  Depth{count}, true);
       product<Left::kTransposed>(dScores, kKeyBlock, qRows, width, dk, width, keyRows, width,

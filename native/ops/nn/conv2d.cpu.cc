@@ -1,14 +1,19 @@
 // Convolution and its backward passes on the CPU, see conv2d.h for the maths and shapes.
 //
-// Forward and backward with respect to x are direct convolutions, parallel over (image, band of rows). A band of the
-// source is copied to scratch with its padding (for stride 2 with even and odd columns apart), so that every tap is a
-// contiguous vector at a fixed offset; a register tile of outputs x pixels then runs over (channel, tap) with no
-// further bounds. The backward pass of stride 2 is four such convolutions, one for each parity of rows and columns.
+// Forward and backward with respect to x are direct convolutions, parallel over (image, band of
+// rows). A band of the source is copied to scratch with its padding (for stride 2 with even and odd
+// columns apart), so that every tap is a contiguous vector at a fixed offset; a register tile of
+// outputs x pixels then runs over (channel, tap) with no further bounds. The backward pass of
+// stride 2 is four such convolutions, one for each parity of rows and columns.
 //
-// Backward with respect to the weight is a sum over pixels of outer products, parallel over (group of images, block of
-// outputs). Bands of x and dy are transposed to channels last, where the channels of kernelWidth neighbouring pixels
-// are one contiguous row: per kernel row the product is [outputs, pixels] [pixels, kernelWidth * inputs]. Bands add up
-// into their group's partial sums, groups in order into the result.
+// Backward with respect to the weight is a sum over pixels of outer products, parallel over (group
+// of images, block of outputs). Bands of x and dy are transposed to channels last, where the
+// channels of kernelWidth neighbouring pixels are one contiguous row: per kernel row the product is
+// [outputs, pixels] [pixels, kernelWidth * inputs]. Bands add up into their group's partial sums,
+// groups in order into the result.
+//
+// Bytes: each operand once, x and dy again for every kOutputBlock outputs in the weight's pass; with
+// 16 channels or more the multiply-adds take far longer than those.
 #include "native/ops/nn/conv2d.h"
 
 #include "native/core/op.h"
@@ -44,8 +49,8 @@ Conv2dShape flattened(Conv2dShape s) {
   return s;
 }
 
-// One direct convolution: target(row, column) = bias + sum over channel, u, w of
-// weight(output, channel, u, w) source(stride row + u - top, stride column + w - left), zero outside the source.
+// One direct convolution: target(row, column) = bias + sum over channel, u, w of weight(output,
+// channel, u, w) source(stride row + u - top, stride column + w - left), zero outside the source.
 // Targets lie on a grid of every rowStep-th row and columnStep-th column.
 struct Correlation {
   const float* source;
@@ -83,7 +88,8 @@ void packWeights(const Correlation& c, float* to, const WeightAt& weightAt) {
   }
 }
 
-// A band of the source in scratch: per channel `stride` planes of columns c with c % stride equal, rows x pitch each.
+// A band of the source in scratch: per channel `stride` planes of columns c with c % stride equal,
+// rows x pitch each.
 struct Band {
   int64_t rows, pitch, plane, channel;
 
@@ -95,7 +101,8 @@ struct Band {
   }
 };
 
-// Columns [0, count) of `to` from every stride-th column of a source row, starting at `first` (which may lie outside).
+// Columns [0, count) of `to` from every stride-th column of a source row, starting at `first`
+// (which may lie outside).
 DIDR_SIMD void copyColumns(const float* row, int64_t width, int64_t first, int64_t stride,
                            int64_t count, float* to) {
   const int64_t begin = first >= 0 ? 0 : (-first + stride - 1) / stride;
@@ -299,8 +306,8 @@ bool forward(const Conv2dArgs& arguments, CpuContext& context) {
   return correlate(c, context);
 }
 
-// One axis of the targets of one parity: those at padded positions p = stride q + parity, which see the kernel's
-// positions parity, parity + stride, ... at dy positions q, q - 1, ...
+// One axis of the targets of one parity: those at padded positions p = stride q + parity, which see
+// the kernel's positions parity, parity + stride, ... at dy positions q, q - 1, ...
 struct ParityAxis {
   int64_t taps, first, count;
   int64_t q;

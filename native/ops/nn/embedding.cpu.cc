@@ -1,8 +1,8 @@
 // Rows of a table and the sum of their gradients on the CPU, see embedding.h.
 //
-// Forward parallel over ids. Backward parallel over ranges of the vocabulary: a thread clears its rows, then walks all ids
-// and adds those that are its own, so that a row's sum has the order of the ids; the walk is small beside clearing the
-// table.
+// Forward parallel over ids. Backward parallel over ranges of the vocabulary: a thread clears its
+// rows, then walks all ids and adds those that are its own, so that a row's sum has the order of
+// the ids; the walk is small beside clearing the table.
 #include "native/ops/nn/embedding.h"
 
 #include "native/core/op.h"

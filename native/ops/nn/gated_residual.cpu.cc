@@ -1,7 +1,7 @@
 // x + G_b h and its backward pass on the CPU, see gated_residual.h.
 //
-// Parallel over blocks of rows; a block computes its sample's row of gates once. Backward, the sums for dgate go to one
-// row of partials per block, which a second loop over columns adds up in order.
+// Parallel over blocks of rows; a block computes its sample's row of gates once. Backward, the sums
+// for dgate go to one row of partials per block, which a second loop over columns adds up in order.
 #include "native/ops/nn/gated_residual.h"
 
 #include "native/core/op.h"

@@ -1,8 +1,9 @@
 // GroupNorm with SiLU on the CPU, see group_norm.h for the maths and shapes.
 //
-// Parallel over (sample, group): a group's channels are one contiguous run. Sums run over 16 logical lanes in runs of
-// kRun elements, which add up in float64. Backward, a channel's two sums come first (and go to `partials` for the
-// parameters' gradients), then dx; z and its derivative are computed in both passes rather than stored.
+// Parallel over (sample, group): a group's channels are one contiguous run. Sums run over 16
+// logical lanes in runs of kRun elements, which add up in float64. Backward, a channel's two sums
+// come first (and go to `partials` for the parameters' gradients), then dx; z and its derivative
+// are computed in both passes rather than stored.
 #include "native/ops/nn/group_norm.h"
 
 #include "native/core/op.h"

@@ -1,7 +1,8 @@
 // Cross entropy and mean square error with their gradients on the CPU, see losses.h.
 //
-// Parallel over at most kMostBlocks blocks of rows or elements, cut by the shape alone; their float64 sums are added in
-// order afterwards. A row of logits stays in the first cache for its three passes (maximum, sum, gradient).
+// Parallel over at most kMostBlocks blocks of rows or elements, cut by the shape alone; their
+// float64 sums are added in order afterwards. A row of logits stays in the first cache for its
+// three passes (maximum, sum, gradient).
 #include "native/ops/nn/losses.h"
 
 #include "native/core/op.h"

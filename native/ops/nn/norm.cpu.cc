@@ -1,9 +1,11 @@
 // RMSNorm and LayerNorm of rows on the CPU, see norm.h for the maths and shapes.
 //
-// Parallel over blocks of rows of one sample. Weight, bias, scale and shift fold into one factor and one offset per
-// column, once per block: y = xhat factor + offset. Statistics of a row are sums over 16 logical lanes; the variance is
-// taken about the mean in a second pass, since a row is in the first cache then.
-// Backward a block also sums dy xhat and dy per column into its rows of `partials`; loops over columns add those up.
+// Parallel over blocks of rows of one sample. Weight, bias, scale and shift fold into one factor
+// and one offset per column, once per block: y = xhat factor + offset. Statistics of a row are sums
+// over 16 logical lanes; the variance is taken about the mean in a second pass, since a row is in
+// the first cache then.
+// Backward a block also sums dy xhat and dy per column into its rows of `partials`; loops over
+// columns add those up.
 #include "native/ops/nn/norm.h"
 
 #include "native/core/op.h"

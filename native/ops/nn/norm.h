@@ -6,18 +6,19 @@
 //           (Ba, Kiros and Hinton, "Layer normalization", arXiv 1607.06450)
 //   y = (xhat weight + bias) (1 + scale_b) + shift_b
 //
-// Shapes: x, y, dx, dy [rows, size]; weight, bias [size]; scale, shift [rows / rowsPerSample, size],
-// row r belongs to sample b = r / rowsPerSample; mean, rstd [rows], stored for the backward pass
-// (mean: layer only). Absent weight or scale count as ones or zeros, absent bias or shift as zeros;
-// rms has neither bias nor shift.
+// Shapes: x, y, dx, dy [rows, size]; weight, bias [size]; scale, shift [rows / rowsPerSample,
+// size], row r belongs to sample b = r / rowsPerSample; mean, rstd [rows], stored for the backward
+// pass (mean: layer only). Absent weight or scale count as ones or zeros, absent bias or shift as
+// zeros; rms has neither bias nor shift.
 //
 // Backward, with g = dy (1 + scale_b) weight:
 //   dx = r (g - xhat mean(g xhat) - [layer] mean(g))
 //   with A_b = sum over the sample's rows of dy xhat and B_b = sum of dy:
 //   dscale_b = weight A_b + bias B_b,  dshift_b = B_b,
 //   dweight = sum over b of (1 + scale_b) A_b,  dbias = sum over b of (1 + scale_b) B_b
-// Any of dweight, dbias, dscale, dshift may be null. `partials` is scratch of normPartials() floats:
-// A and B per block of kRowBlock rows of a sample, added in order, so that threads change no bit.
+// Any of dweight, dbias, dscale, dshift may be null. `partials` is scratch of normPartials()
+// floats: A and B per block of kRowBlock rows of a sample, added in order, so that threads change
+// no bit.
 //
 // dtypes: x, y, dx, dy, weight, bias, scale, shift float32 or all bfloat16 (computed in float32);
 // mean, rstd and the gradients of weight, bias, scale and shift float32.

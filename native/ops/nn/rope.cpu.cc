@@ -1,5 +1,5 @@
-// Rotary embedding on the CPU, see rope.h. Parallel over rows; a vector of angles is spread to pairs of lanes once and
-// serves all heads of its row.
+// Rotary embedding on the CPU, see rope.h. Parallel over rows; a vector of angles is spread to
+// pairs of lanes once and serves all heads of its row.
 #include "native/ops/nn/rope.h"
 
 #include "native/core/op.h"

@@ -1,5 +1,5 @@
-// Memory that a thread lays packed operands out in. It grows to the largest request and is kept, since the same layers
-// come round at every step of training.
+// Memory that a thread lays packed operands out in. It grows to the largest request and is kept,
+// since the same layers come round at every step of training.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ struct ScratchMemory {
 
   ~ScratchMemory() { std::free(data); }
 
-  // At least `count` floats on a 64-byte boundary, valid until the next call; null if memory is short.
+  // At least `count` floats on a 64-byte boundary, valid until the next call; null if memory is
+  // short.
   float* floats(int64_t count) {
     if (count <= capacity && data != nullptr) return data;
     std::free(data);

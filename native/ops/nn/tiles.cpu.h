@@ -1,8 +1,9 @@
 // Register tiles of small matrix products: rows of broadcast scalars times rows of vectors.
 //
-// A tile of kTileRows x kTileVectors accumulators fills the registers; every step of depth costs kTileRows scalars,
-// kTileVectors vectors and their outer product, so that multiply-adds and not loads set the pace. Each element is one
-// sum over depth in order: the same bits at every level with a fused multiply-add, however tiles are cut.
+// A tile of kTileRows x kTileVectors accumulators fills the registers; every step of depth costs
+// kTileRows scalars, kTileVectors vectors and their outer product, so that multiply-adds and not
+// loads set the pace. Each element is one sum over depth in order: the same bits at every level
+// with a fused multiply-add, however tiles are cut.
 #pragma once
 
 #include "native/core/simd.h"
@@ -21,7 +22,8 @@ DIDR_SIMD int64_t roundUp(int64_t x, int64_t multiple) {
   return (x + multiple - 1) / multiple * multiple;
 }
 
-// a b + c: fused where the machine can. Emulating that (simd::fma) in an inner product would cost ten times its worth.
+// a b + c: fused where the machine can. Emulating that (simd::fma) in an inner product would cost
+// ten times its worth.
 DIDR_SIMD simd::F32 multiplyAdd(simd::F32 a, simd::F32 b, simd::F32 c) {
 #if defined(__SSE2__) && !defined(__FMA__)
   return a * b + c;
@@ -46,8 +48,8 @@ struct Tile {
   }
 };
 
-// Where the scalars of a product lie: element (row, depth) at a[row * stride + depth], or transposed at
-// a[depth * stride + row].
+// Where the scalars of a product lie: element (row, depth) at a[row * stride + depth], or
+// transposed at a[depth * stride + row].
 enum class Left { kRows, kTransposed };
 
 // The depth of a product: `runs` runs of `length` steps, with the operands' starts this far apart.
@@ -86,7 +88,8 @@ DIDR_SIMD void productTile(const float* a, int64_t aStride, const float* b, int6
       simd::store(c + r * cStride + v * simd::kLanes, tile.sums[r][v]);
 }
 
-// c = a b, or c += a b where `add`: c [rows, columns], rows a multiple of kTileRows, columns of kLanes.
+// c = a b, or c += a b where `add`: c [rows, columns], rows a multiple of kTileRows, columns of
+// kLanes.
 template <Left kLeft>
 void product(const float* a, int64_t aStride, const float* b, int64_t bStride, float* c,
              int64_t cStride, int64_t rows, int64_t columns, Depth depth, bool add) {

@@ -1,5 +1,6 @@
-// Nearest-neighbour upsampling by two and its backward pass on the CPU, see upsample.h. Parallel over rows of the small
-// image. A widened row is copied for the second of its two rows; backward two rows are added before pairs of columns.
+// Nearest-neighbour upsampling by two and its backward pass on the CPU, see upsample.h. Parallel
+// over rows of the small image. A widened row is copied for the second of its two rows; backward
+// two rows are added before pairs of columns.
 #include "native/ops/nn/upsample.h"
 
 #include "native/core/op.h"

@@ -1,5 +1,5 @@
-// Contracts of `upsampleNearest2x`: y[p, 2i + u, 2j + w] = x[p, i, j] for u, w in {0, 1}, and of its
-// backward pass: dx[p, i, j] = sum over u, w of dy[p, 2i + u, 2j + w].
+// Contracts of `upsampleNearest2x`: y[p, 2i + u, 2j + w] = x[p, i, j] for u, w in {0, 1}, and of
+// its backward pass: dx[p, i, j] = sum over u, w of dy[p, 2i + u, 2j + w].
 //
 // Shapes: x, dx [planes, height, width], y, dy [planes, 2 height, 2 width]; a plane is one channel
 // of one image. dtypes: float32; bfloat16, added in float32 and rounded once.

@@ -50,7 +50,8 @@ DIDR_SIMD void clear(float* p, int64_t count) {
   forEachVector(0, count, [&](int64_t i, auto extent) { store(p + i, simd::zero(), extent); });
 }
 
-// As forEachVector over [0, count), with the part of a LaneSum that the vector belongs to: body(index, part, extent).
+// As forEachVector over [0, count), with the part of a LaneSum that the vector belongs to:
+// body(index, part, extent).
 template <class Body>
 DIDR_SIMD void forEachLaneVector(int64_t count, const Body& body) {
   using namespace simd;

@@ -48,7 +48,7 @@ struct Slices {
 
   Slices(int64_t outerIn, int64_t axisIn, int64_t innerIn)
       : outer(outerIn), axis(axisIn), inner(innerIn), fold(1) {
-    while (fold * inner < kFoldWidth && fold * 8 <= axis) fold *= 2;
+    while (fold * inner < kFoldWidth && fold * 2 <= axis) fold *= 2;
     rows = axis / fold;
     chunks = ceilDivide(inner, kChunk);
     rowsPerBlock = atLeastOne(kBlockElements / (fold * atMost(inner, kChunk)));
@@ -201,6 +201,13 @@ void foldGroups(int64_t fold, int64_t inner, const MergeVector& merge) {
     for (int64_t c = 0; c < half; c += simd::kLanes) merge(c, c + half);
 }
 
+// Copies the first group of columns over all of a row, and fills the room past it.
+inline void repeatColumns(float* values, int64_t columns, int64_t width) {
+  for (int64_t done = columns; done < width; done *= 2)
+    memcpy(values + done, values, static_cast<size_t>(done) * sizeof(float));
+  for (int64_t c = width; c < width + simd::kLanes; ++c) values[c] = 0;
+}
+
 // Sums of terms in float64, of which term(x, column, low, high) adds those of one vector: 53 bits
 // leave nothing of a sum's order in its float32 result.
 template <class Term>
@@ -249,6 +256,13 @@ struct DoubleSums {
   }
   void merge(const DoubleSums& later, int64_t columns) {
     for (int64_t c = 0; c < columns; ++c) values[c] += later.values[c];
+  }
+
+  // Sums over `divisor`, rounded once.
+  simd::F32 quotients(int64_t column, double divisor) const {
+    const double* from = values + column;
+    return simd::narrow(simd::loadBits<simd::F64>(from) / divisor,
+                        simd::loadBits<simd::F64>(from + simd::kLanes / 2) / divisor);
   }
 };
 
@@ -351,9 +365,7 @@ struct LogSumExpColumns {
     float shifts[kColumnRoom];
     for (int64_t c = 0; c < block.columns; c += simd::kLanes)
       simd::store(shifts + c, shiftOf(simd::load(largest.values + c)));
-    // Every group of columns has the same shifts.
-    for (int64_t c = block.columns; c < block.width(); ++c) shifts[c] = shifts[c - block.columns];
-    for (int64_t c = block.width(); c < block.width() + simd::kLanes; ++c) shifts[c] = 0;
+    repeatColumns(shifts, block.columns, block.width());
     sums.addBlock(block, ExpTerm{shifts});
   }
 
@@ -378,10 +390,7 @@ struct LogSumExpColumns {
   }
 
   simd::F32 shift(int64_t column) const { return shiftOf(simd::load(largest.values + column)); }
-  simd::F32 sum(int64_t column) const {
-    return simd::narrow(simd::loadBits<simd::F64>(sums.values + column),
-                        simd::loadBits<simd::F64>(sums.values + column + simd::kLanes / 2));
-  }
+  simd::F32 sum(int64_t column) const { return sums.quotients(column, 1); }
 };
 
 }  // namespace

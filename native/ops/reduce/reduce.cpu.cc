@@ -96,8 +96,9 @@ struct ArgMaxColumns {
     }
     forEachStrip(block, Strip{values, indices, block.x, block.firstRow});
     // From rows to indices of the axis.
-    for (int64_t c = 0; c < block.width(); ++c)
-      indices[c] = static_cast<int32_t>(indices[c] * block.fold + c / block.columns);
+    for (int64_t group = 0; group < block.fold; ++group)
+      for (int64_t c = group * block.columns; c < (group + 1) * block.columns; ++c)
+        indices[c] = static_cast<int32_t>(indices[c] * block.fold + group);
     foldGroups(block.fold, block.columns, [this](int64_t to, int64_t from) {
       mergeVector(to, values + from, indices + from);
     });
@@ -118,45 +119,43 @@ struct ArgMaxColumns {
   }
 };
 
-template <class T>
-void storeResult(T* y, float value) {
-  simd::storePartial(y, simd::broadcast(value), 1);
-}
-void storeResult(int32_t* y, int32_t value) { *y = value; }
-
-// Runs the reduction; valueOf(total, column) is the result of a column.
-template <class Columns, class T, class Result, class ValueOf>
+// Runs the reduction; resultOf(total, column) is the results of a vector of columns.
+template <class Columns, class T, class Result, class ResultOf>
 void reduceWith(const ReduceArgs& arguments, CpuContext& context, Result* y,
-                const ValueOf& valueOf) {
+                const ResultOf& resultOf) {
   const Slices s(arguments.outer, arguments.axis, arguments.inner);
-  forEachSlice<Columns>(s, static_cast<const T*>(arguments.x), context,
-                        [&](int64_t slice, const Columns& total) {
-                          Result* to = y + s.resultOffset(slice);
-                          const int64_t columns = s.columns(slice);
-                          for (int64_t c = 0; c < columns; ++c)
-                            storeResult(to + c, valueOf(total, c));
-                        });
+  forEachSlice<Columns>(
+      s, static_cast<const T*>(arguments.x), context, [&](int64_t slice, const Columns& total) {
+        Result* to = y + s.resultOffset(slice);
+        const int64_t columns = s.columns(slice);
+        int64_t c = 0;
+        for (; c + simd::kLanes <= columns; c += simd::kLanes)
+          storeLanes<false>(to + c, resultOf(total, c));
+        if (c < columns)
+          storeLanesPartial(to + c, resultOf(total, c), static_cast<int>(columns - c));
+      });
 }
 
 template <class Columns, class T>
 void reduceValues(const ReduceArgs& arguments, CpuContext& context) {
-  reduceWith<Columns, T>(arguments, context, static_cast<T*>(arguments.y),
-                         [](const Columns& total, int64_t c) { return total.values[c]; });
+  reduceWith<Columns, T>(
+      arguments, context, static_cast<T*>(arguments.y),
+      [](const Columns& total, int64_t c) { return loadLanes(total.values + c); });
 }
 
 template <class Columns, class T>
 void reduceSums(const ReduceArgs& arguments, CpuContext& context, double divisor) {
-  reduceWith<Columns, T>(arguments, context, static_cast<T*>(arguments.y),
-                         [divisor](const Columns& total, int64_t c) {
-                           return static_cast<float>(total.values[c] / divisor);
-                         });
+  reduceWith<Columns, T>(
+      arguments, context, static_cast<T*>(arguments.y),
+      [divisor](const Columns& total, int64_t c) { return total.quotients(c, divisor); });
 }
 
 template <class Value, class T>
 void reduceArgMax(const ReduceArgs& arguments, CpuContext& context) {
   using Columns = ArgMaxColumns<Value>;
-  reduceWith<Columns, T>(arguments, context, static_cast<int32_t*>(arguments.y),
-                         [](const Columns& total, int64_t c) { return total.indices[c]; });
+  reduceWith<Columns, T>(
+      arguments, context, static_cast<int32_t*>(arguments.y),
+      [](const Columns& total, int64_t c) { return simd::loadInts(total.indices + c); });
 }
 
 template <class T>
@@ -178,7 +177,7 @@ void reduceFloat(const ReduceArgs& arguments, CpuContext& context) {
     case Reduce::kLogSumExp:
       return reduceWith<LogSumExpColumns, T>(arguments, context, static_cast<T*>(arguments.y),
                                              [](const LogSumExpColumns& total, int64_t c) {
-                                               return (total.shift(c) + simd::log(total.sum(c)))[0];
+                                               return total.shift(c) + simd::log(total.sum(c));
                                              });
   }
 }

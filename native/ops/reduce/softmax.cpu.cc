@@ -50,11 +50,8 @@ void softmaxOf(const SoftmaxArgs& arguments, CpuContext& context) {
       simd::store(shifts + c, total.shift(c));
       simd::store(scales + c, scale);
     }
-    for (int64_t c = columns; c < width; ++c) {
-      shifts[c] = shifts[c - columns];
-      scales[c] = scales[c - columns];
-    }
-    for (int64_t c = width; c < width + kLanes; ++c) shifts[c] = scales[c] = 0;
+    repeatColumns(shifts, columns, width);
+    repeatColumns(scales, columns, width);
     const int64_t offset = s.sliceOffset(slice);
     // Runs on this thread when the slices themselves are shared out.
     context.pool.parallelFor(
