@@ -10,7 +10,7 @@ step 'system packages'
 needs=(
   'command:g++=g++' 'command:cmake=cmake' 'command:ninja=ninja-build' 'command:clang-format=clang-format'
   'file:/usr/include/doctest/doctest.h=doctest-dev'
-  'file:/usr/lib/x86_64-linux-gnu/openblas-serial/libopenblas.a=libopenblas-serial-dev'
+  'file:/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.a=libopenblas-pthread-dev'
 )
 missing=()
 for need in "${needs[@]}"; do

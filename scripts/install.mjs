@@ -36,7 +36,7 @@ if (prebuilt.file !== undefined && process.env.npm_config_build_from_source === 
   if (built === undefined) {
     console.error(
       'didr: the addon could not be built. Install a C++20 compiler and CMake (Debian, Ubuntu: ' +
-        'apt-get install g++ cmake make libopenblas-serial-dev), then: npm rebuild didr',
+        'apt-get install g++ cmake make libopenblas-pthread-dev), then: npm rebuild didr',
     )
     process.exit(1)
   }

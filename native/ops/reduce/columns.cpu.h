@@ -59,13 +59,22 @@ struct Slices {
 
   int64_t slices() const { return outer * chunks; }
   int64_t rowStride() const { return fold * inner; }
-  // Of one chunk.
-  int64_t firstColumn(int64_t slice) const { return slice % chunks * kChunk; }
-  int64_t columns(int64_t slice) const { return atMost(inner - firstColumn(slice), kChunk); }
-  int64_t sliceOffset(int64_t slice) const {
-    return slice / chunks * axis * inner + firstColumn(slice);
+};
+
+// One chunk of columns of one outer index.
+struct Slice {
+  int64_t offset;  // of its first element in x
+  int64_t result;  // of its first element in y
+  int64_t columns;
+
+  Slice(const Slices& s, int64_t number) {
+    // Most often there is one chunk, and a division costs as much as a short slice.
+    const int64_t o = s.chunks == 1 ? number : number / s.chunks;
+    const int64_t first = (number - o * s.chunks) * kChunk;
+    offset = o * s.axis * s.inner + first;
+    result = o * s.inner + first;
+    columns = atMost(s.inner - first, kChunk);
   }
-  int64_t resultOffset(int64_t slice) const { return slice / chunks * inner + firstColumn(slice); }
 };
 
 // The rows of one section, and the incomplete row that ends the last one.
@@ -94,10 +103,10 @@ struct Block {
 };
 
 template <class Columns, class T>
-void addSection(Columns& total, const Slices& s, const T* x, int64_t slice, int64_t section) {
+void addSection(Columns& total, const Slices& s, const T* x, const Slice& slice, int64_t section) {
   const SectionRows rows(s, section);
-  const int64_t columns = s.columns(slice);
-  const T* from = x + s.sliceOffset(slice);
+  const int64_t columns = slice.columns;
+  const T* from = x + slice.offset;
   Columns part;
   int64_t begin = rows.begin;
   do {
@@ -133,11 +142,12 @@ void forEachSlice(const Slices& s, const T* x, CpuContext& context, const Finish
     const int64_t grain = atLeastOne(kReduceGrain / atLeastOne(sliceElements));
     context.pool.parallelFor(slices, grain, [&](int64_t begin, int64_t end) {
       Columns total, part;
-      for (int64_t slice = begin; slice < end; ++slice) {
+      for (int64_t number = begin; number < end; ++number) {
+        const Slice slice(s, number);
         addSection(total, s, x, slice, 0);
         for (int64_t section = 1; section < s.sections; ++section) {
           addSection(part, s, x, slice, section);
-          total.merge(part, s.columns(slice));
+          total.merge(part, slice.columns);
         }
         finish(slice, total);
       }
@@ -146,12 +156,13 @@ void forEachSlice(const Slices& s, const T* x, CpuContext& context, const Finish
   }
   context.pool.parallelFor(slices * s.sections, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      addSection(partials[i], s, x, i / s.sections, i % s.sections);
+      addSection(partials[i], s, x, Slice(s, i / s.sections), i % s.sections);
   });
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    Columns* of = partials + slice * s.sections;
+  for (int64_t number = 0; number < slices; ++number) {
+    const Slice slice(s, number);
+    Columns* of = partials + number * s.sections;
     for (int64_t section = 1; section < s.sections; ++section)
-      of[0].merge(of[section], s.columns(slice));
+      of[0].merge(of[section], slice.columns);
     finish(slice, of[0]);
   }
   std::free(partials);
@@ -194,11 +205,31 @@ void forEachStrip(const Block<T>& block, const Strip& strip) {
   if (block.tail > 0) tile(block.x + block.rows * block.rowStride, 1, block.tail);
 }
 
+// Lane i + count in lane i.
+DIDR_SIMD simd::F32 moveDown(simd::F32 x, int count) {
+  return __builtin_shuffle(x, simd::laneIndex() + count);
+}
+DIDR_SIMD simd::I32 moveDown(simd::I32 x, int count) {
+  return __builtin_shuffle(x, simd::laneIndex() + count);
+}
+DIDR_SIMD simd::F64 moveDown(simd::F64 x, int count) {
+  typedef int64_t I64 __attribute__((vector_size(simd::kVectorBytes)));
+  I64 lanes;
+  for (int i = 0; i < simd::kLanes / 2; ++i) lanes[i] = i + count;
+  return __builtin_shuffle(x, lanes);
+}
+
 // Merges columns [half, 2 half) into [0, half) until one group of `inner` columns is left.
-template <class MergeVector>
-void foldGroups(int64_t fold, int64_t inner, const MergeVector& merge) {
-  for (int64_t half = fold / 2 * inner; half >= inner; half /= 2)
-    for (int64_t c = 0; c < half; c += simd::kLanes) merge(c, c + half);
+// mergeColumns(to, from) does so for a vector of columns; mergeLanes(half) merges the lanes
+// [half, 2 half) of the first vector into its first ones, and so on down to one lane: the last
+// steps of a single column would wait for each other's stores.
+template <class MergeColumns, class MergeLanes>
+void foldGroups(int64_t fold, int64_t inner, const MergeColumns& mergeColumns,
+                const MergeLanes& mergeLanes) {
+  for (int64_t half = fold / 2 * inner; half >= inner; half /= 2) {
+    if (inner == 1 && half < simd::kLanes) return mergeLanes(static_cast<int>(half));
+    for (int64_t c = 0; c < half; c += simd::kLanes) mergeColumns(c, c + half);
+  }
 }
 
 // Copies the first group of columns over all of a row, and fills the room past it.
@@ -246,13 +277,21 @@ struct DoubleSums {
   void addBlock(const Block<T>& block, const Term& term) {
     for (int64_t c = 0; c < block.width() + simd::kLanes; ++c) values[c] = 0;
     forEachStrip(block, SumStrip<Term>{values, term});
-    foldGroups(block.fold, block.columns, [this](int64_t to, int64_t from) {
-      for (int part = 0; part < simd::kLanes; part += simd::kLanes / 2) {
-        const auto a = simd::loadBits<simd::F64>(values + to + part);
-        const auto b = simd::loadBits<simd::F64>(values + from + part);
-        simd::storeBits(values + to + part, a + b);
-      }
-    });
+    foldGroups(
+        block.fold, block.columns,
+        [this](int64_t to, int64_t from) {
+          for (int part = 0; part < simd::kLanes; part += simd::kLanes / 2)
+            simd::storeBits(values + to + part, load(to + part) + load(from + part));
+        },
+        [this](int half) {
+          simd::F64 sums = load(0);
+          if (half == simd::kLanes / 2) {
+            sums += load(half);
+            half /= 2;
+          }
+          for (; half >= 1; half /= 2) sums += moveDown(sums, half);
+          simd::storeBits(values, sums);
+        });
   }
   void merge(const DoubleSums& later, int64_t columns) {
     for (int64_t c = 0; c < columns; ++c) values[c] += later.values[c];
@@ -260,10 +299,16 @@ struct DoubleSums {
 
   // Sums over `divisor`, rounded once.
   simd::F32 quotients(int64_t column, double divisor) const {
-    const double* from = values + column;
-    return simd::narrow(simd::loadBits<simd::F64>(from) / divisor,
-                        simd::loadBits<simd::F64>(from + simd::kLanes / 2) / divisor);
+    simd::F64 low = load(column);
+    simd::F64 high = load(column + simd::kLanes / 2);
+    if (divisor != 1) {
+      low /= divisor;
+      high /= divisor;
+    }
+    return simd::narrow(low, high);
   }
+
+  simd::F64 load(int64_t column) const { return simd::loadBits<simd::F64>(values + column); }
 };
 
 struct PlainTerm {
@@ -319,8 +364,14 @@ struct MergedColumns {
   void addBlock(const Block<T>& block) {
     for (int64_t c = 0; c < block.width() + simd::kLanes; ++c) values[c] = Merge::identity();
     forEachStrip(block, Strip{values});
-    foldGroups(block.fold, block.columns,
-               [this](int64_t to, int64_t from) { mergeVector(to, values + from); });
+    foldGroups(
+        block.fold, block.columns,
+        [this](int64_t to, int64_t from) { mergeVector(to, values + from); },
+        [this](int half) {
+          auto merged = loadLanes(values);
+          for (; half >= 1; half /= 2) merged = Merge::merge(merged, moveDown(merged, half));
+          simd::storeBits(values, merged);
+        });
   }
   void merge(const MergedColumns& later, int64_t columns) {
     for (int64_t c = 0; c < columns; c += simd::kLanes) mergeVector(c, later.values + c);

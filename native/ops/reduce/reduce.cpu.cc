@@ -99,23 +99,37 @@ struct ArgMaxColumns {
     for (int64_t group = 0; group < block.fold; ++group)
       for (int64_t c = group * block.columns; c < (group + 1) * block.columns; ++c)
         indices[c] = static_cast<int32_t>(indices[c] * block.fold + group);
-    foldGroups(block.fold, block.columns, [this](int64_t to, int64_t from) {
-      mergeVector(to, values + from, indices + from);
-    });
+    foldGroups(
+        block.fold, block.columns,
+        [this](int64_t to, int64_t from) { mergeVector(to, values + from, indices + from); },
+        [this](int half) {
+          auto best = loadLanes(values);
+          I32 index = simd::loadInts(indices);
+          for (; half >= 1; half /= 2)
+            takeBetter(best, index, moveDown(best, half), moveDown(index, half));
+          simd::storeBits(values, best);
+          simd::storeInts(indices, index);
+        });
   }
   void merge(const ArgMaxColumns& later, int64_t columns) {
     for (int64_t c = 0; c < columns; c += simd::kLanes)
       mergeVector(c, later.values + c, later.indices + c);
   }
   void mergeVector(int64_t to, const Value* otherValues, const int32_t* otherIndices) {
-    const auto a = loadLanes(values + to);
-    const auto b = loadLanes(otherValues);
-    const I32 indexA = simd::loadInts(indices + to);
-    const I32 indexB = simd::loadInts(otherIndices);
-    const I32 same = (a == b) | (isNan(a) & isNan(b));
-    const I32 takes = isAbove(b, a) | (same & (indexB < indexA));
-    simd::storeBits(values + to, simd::select(takes, b, a));
-    simd::storeInts(indices + to, simd::select(takes, indexB, indexA));
+    auto best = loadLanes(values + to);
+    I32 index = simd::loadInts(indices + to);
+    takeBetter(best, index, loadLanes(otherValues), simd::loadInts(otherIndices));
+    simd::storeBits(values + to, best);
+    simd::storeInts(indices + to, index);
+  }
+
+  // Of equal values the one with the lower index.
+  template <class V>
+  static void takeBetter(V& best, I32& index, V other, I32 otherIndex) {
+    const I32 same = (best == other) | (isNan(best) & isNan(other));
+    const I32 takes = isAbove(other, best) | (same & (otherIndex < index));
+    best = simd::select(takes, other, best);
+    index = simd::select(takes, otherIndex, index);
   }
 };
 
@@ -124,16 +138,17 @@ template <class Columns, class T, class Result, class ResultOf>
 void reduceWith(const ReduceArgs& arguments, CpuContext& context, Result* y,
                 const ResultOf& resultOf) {
   const Slices s(arguments.outer, arguments.axis, arguments.inner);
-  forEachSlice<Columns>(
-      s, static_cast<const T*>(arguments.x), context, [&](int64_t slice, const Columns& total) {
-        Result* to = y + s.resultOffset(slice);
-        const int64_t columns = s.columns(slice);
-        int64_t c = 0;
-        for (; c + simd::kLanes <= columns; c += simd::kLanes)
-          storeLanes<false>(to + c, resultOf(total, c));
-        if (c < columns)
-          storeLanesPartial(to + c, resultOf(total, c), static_cast<int>(columns - c));
-      });
+  forEachSlice<Columns>(s, static_cast<const T*>(arguments.x), context,
+                        [&](const Slice& slice, const Columns& total) {
+                          Result* to = y + slice.result;
+                          const int64_t columns = slice.columns;
+                          int64_t c = 0;
+                          for (; c + simd::kLanes <= columns; c += simd::kLanes)
+                            storeLanes<false>(to + c, resultOf(total, c));
+                          if (c < columns)
+                            storeLanesPartial(to + c, resultOf(total, c),
+                                              static_cast<int>(columns - c));
+                        });
 }
 
 template <class Columns, class T>

@@ -39,30 +39,31 @@ void softmaxOf(const SoftmaxArgs& arguments, CpuContext& context) {
   const Slices s(arguments.outer, arguments.axis, arguments.inner);
   const T* x = static_cast<const T*>(arguments.x);
   T* y = static_cast<T*>(arguments.y);
-  forEachSlice<LogSumExpColumns>(s, x, context, [&](int64_t slice, const LogSumExpColumns& total) {
-    const int64_t columns = s.columns(slice);
-    const int64_t width = s.fold * columns;
-    float shifts[kColumnRoom], scales[kColumnRoom];
-    for (int64_t c = 0; c < columns; c += kLanes) {
-      const F32 sum = total.sum(c);
-      // A sum that is infinite or 0 has no quotients.
-      const F32 scale = simd::select(simd::isNonFinite(sum), sum - sum, 1.0f / sum);
-      simd::store(shifts + c, total.shift(c));
-      simd::store(scales + c, scale);
-    }
-    repeatColumns(shifts, columns, width);
-    repeatColumns(scales, columns, width);
-    const int64_t offset = s.sliceOffset(slice);
-    // Runs on this thread when the slices themselves are shared out.
-    context.pool.parallelFor(
-        s.rows, atLeastOne(kReduceGrain / 4 / width), [&](int64_t begin, int64_t end) {
-          const int64_t at = offset + begin * s.rowStride();
-          normalise(x + at, y + at, end - begin, s.rowStride(), width, shifts, scales);
-        });
-    const int64_t at = offset + s.rows * s.rowStride();
-    const int64_t tail = (s.axis - s.rows * s.fold) * s.inner;
-    if (tail > 0) normalise(x + at, y + at, 1, 0, tail, shifts, scales);
-  });
+  forEachSlice<LogSumExpColumns>(
+      s, x, context, [&](const Slice& slice, const LogSumExpColumns& total) {
+        const int64_t columns = slice.columns;
+        const int64_t width = s.fold * columns;
+        float shifts[kColumnRoom], scales[kColumnRoom];
+        for (int64_t c = 0; c < columns; c += kLanes) {
+          const F32 sum = total.sum(c);
+          // A sum that is infinite or 0 has no quotients.
+          const F32 scale = simd::select(simd::isNonFinite(sum), sum - sum, 1.0f / sum);
+          simd::store(shifts + c, total.shift(c));
+          simd::store(scales + c, scale);
+        }
+        repeatColumns(shifts, columns, width);
+        repeatColumns(scales, columns, width);
+        const int64_t offset = slice.offset;
+        // Runs on this thread when the slices themselves are shared out.
+        context.pool.parallelFor(
+            s.rows, atLeastOne(kReduceGrain / 4 / width), [&](int64_t begin, int64_t end) {
+              const int64_t at = offset + begin * s.rowStride();
+              normalise(x + at, y + at, end - begin, s.rowStride(), width, shifts, scales);
+            });
+        const int64_t at = offset + s.rows * s.rowStride();
+        const int64_t tail = (s.axis - s.rows * s.fold) * s.inner;
+        if (tail > 0) normalise(x + at, y + at, 1, 0, tail, shifts, scales);
+      });
 }
 
 }  // namespace
