@@ -15,7 +15,7 @@ __device__ T warpSum(T x) {
   return x;
 }
 
-// `combine(partials, warps)` of every warp's value, in the order of warps, known to all threads of the row.
+// The values of the row's warps, put together by `combine` in the order of warps; all threads of the row get the result.
 template <class T, class Combine>
 __device__ T combineWarps(T x, const Combine& combine) {
   if (blockDim.x == kWarpThreads) return x;

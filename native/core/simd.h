@@ -506,6 +506,15 @@ DIDR_SIMD void streamFence() {
 // Outputs of at least this many bytes leave the last-level cache before anything reads them.
 constexpr int64_t kStreamingBytes = int64_t{16} << 20;
 
+// Asks for the cache lines of `count` elements at `p`, which may lie outside the array. For loops whose arithmetic is longer
+// than what a core sees ahead, where its own prefetcher stops at every page.
+template <class T>
+DIDR_SIMD void prefetch(const T* p, int64_t count) {
+  const auto* line = reinterpret_cast<const char*>(p);
+  for (int64_t byte = 0; byte < count * static_cast<int64_t>(sizeof(T)); byte += 64)
+    __builtin_prefetch(line + byte);
+}
+
 // Whether an output of `bytes` at `p`, written by whole aligned vectors, is better stored past the
 // caches.
 DIDR_SIMD bool streamingPays(const void* p, int64_t bytes) {

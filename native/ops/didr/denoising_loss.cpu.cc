@@ -4,9 +4,9 @@
 // the squares of each sample's piece go to 16 logical lanes by flat index; the piece's sum goes to
 // its own workspace slot, and a last, short loop adds each sample's pieces in order in float64: the
 // same bits for any number of threads.
-// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction. The gradient
-// is stored past the caches where there is no noise to draw (the x0 prediction); elsewhere
-// arithmetic is the larger cost, and ordinary stores overlap with it better.
+// Bytes: 12 per float32 element (x0, output, gradient), 8 for the epsilon prediction. A large
+// gradient is stored past the caches. Where noise is drawn its arithmetic is too long for the core
+// to see the next loads behind it, so the inputs are asked for a tile ahead.
 #include "native/ops/didr/denoising_loss.h"
 
 #include "native/core/op.h"
@@ -134,7 +134,11 @@ DIDR_SIMD void lossTile(const DenoisingLoss<T>& op, Piece& piece, const NoiseTil
   int64_t group = 0;
   for (int64_t i = first; i < last; i += kNoiseGroup, ++group) {
     F32 eps[4] = {};
-    if constexpr (kNoise) tile->normals(group, eps);
+    if constexpr (kNoise) {
+      if constexpr (kX0) simd::prefetch(op.x0 + i + kNoiseTile, kNoiseGroup);
+      simd::prefetch(op.output + i + kNoiseTile, kNoiseGroup);
+      tile->normals(group, eps);
+    }
     const int64_t groupEnd = i + kNoiseGroup;
     if (groupEnd > piece.end || groupEnd > last) {
       // A copy, so that eps itself may stay in registers.
@@ -174,9 +178,7 @@ DIDR_SIMD void lossRuns(const DenoisingLoss<T>& op, bool streaming, int64_t begi
   };
   const auto tile = [&](const NoiseTile* noise, int64_t first, int64_t last) {
     if (first % kNoiseRun == 0) startRun(first);
-    if constexpr (kNoise)
-      lossTile<kNoise, kX0, false>(op, piece, noise, first, last);
-    else if (streaming)
+    if (streaming)
       lossTile<kNoise, kX0, true>(op, piece, noise, first, last);
     else
       lossTile<kNoise, kX0, false>(op, piece, noise, first, last);

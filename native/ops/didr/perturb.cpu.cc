@@ -4,10 +4,9 @@
 // aligned to; a run may hold many samples or a part of one. A group of noise that lies in one
 // sample takes the sample's coefficients from registers; one that meets a sample's boundary, or the
 // end, looks its coefficients up lane by lane.
-// Bytes: 4 read and 4 written per float32 element, 4 more with `noise`, and the lines of xt are
-// read before they are written. Stores past the caches would save that, but measure 10% slower: the
-// noise's arithmetic is the larger cost (see native/ops/random/noise.cpu.h), and ordinary stores
-// overlap with it better.
+// Bytes: 4 read and 4 written per float32 element, 4 more with `noise`. Large outputs are stored past
+// the caches. The noise's arithmetic is the larger cost (see native/ops/random/noise.cpu.h) and too
+// long for the core to see the next loads behind it, so x0 is asked for a tile ahead.
 #include "native/ops/didr/perturb.h"
 
 #include "native/core/op.h"
@@ -61,7 +60,7 @@ __attribute__((noinline)) F32 perturbMixed(const Perturbation<T>& op, int64_t fi
 
 // Elements [first, last) of a tile. Returns sums of the inputs, which are not finite if an input is
 // not.
-template <class T>
+template <bool kStreaming, class T>
 DIDR_SIMD F32 perturbTile(const Perturbation<T>& op, const NoiseTile& tile, int64_t first,
                           int64_t last) {
   F32 total = simd::zero();
@@ -70,6 +69,7 @@ DIDR_SIMD F32 perturbTile(const Perturbation<T>& op, const NoiseTile& tile, int6
   int64_t sampleEnd = -1;
   int64_t group = 0;
   for (int64_t i = first; i < last; i += kNoiseGroup, ++group) {
+    simd::prefetch(op.x0 + i + kNoiseTile, kNoiseGroup);
     F32 eps[4];
     tile.normals(group, eps);
     const int64_t groupEnd = i + kNoiseGroup;
@@ -89,10 +89,10 @@ DIDR_SIMD F32 perturbTile(const Perturbation<T>& op, const NoiseTile& tile, int6
     for (int v = 0; v < 4; ++v) {
       const F32 x0 = simd::load(op.x0 + i + v * kLanes);
       total += x0;
-      simd::store(op.xt + i + v * kLanes, simd::fma(sigma, eps[v], alpha * x0));
+      simd::storeOutput<kStreaming>(op.xt + i + v * kLanes, simd::fma(sigma, eps[v], alpha * x0));
     }
     if (op.noise != nullptr)
-      for (int v = 0; v < 4; ++v) simd::store(op.noise + i + v * kLanes, eps[v]);
+      for (int v = 0; v < 4; ++v) simd::storeOutput<kStreaming>(op.noise + i + v * kLanes, eps[v]);
   }
   return total;
 }
@@ -103,15 +103,20 @@ DIDR_SIMD void perturbAs(const PerturbArgs& arguments, CpuContext& context) {
                               static_cast<T*>(arguments.noise), arguments.coefficients,
                               arguments.sampleSize};
   const int64_t count = arguments.batch * arguments.sampleSize;
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+  const bool streaming = simd::streamingPays(op.xt, bytes) &&
+                         (op.noise == nullptr || simd::streamingPays(op.noise, bytes));
   for (int64_t b = 0; b < arguments.batch; ++b) arguments.nonFinite[b] = 0;
   context.pool.parallelFor(count, kNoiseRun, [&](int64_t begin, int64_t end) {
     forEachNoiseTile(arguments.seed, arguments.offset, begin, end,
                      [&](const NoiseTile& tile, int64_t first, int64_t last) {
-                       const F32 total = perturbTile(op, tile, first, last);
+                       const F32 total = streaming ? perturbTile<true>(op, tile, first, last)
+                                                   : perturbTile<false>(op, tile, first, last);
                        if (simd::any(simd::isNonFinite(total)))
                          countNonFiniteBySample(op.x0, first, last, op.sampleSize,
                                                 arguments.nonFinite);
                      });
+    if (streaming) simd::streamFence();
   });
 }
 

@@ -1,14 +1,14 @@
 // `matmul` on the CPU: y = activation(alpha op(a) op(b) + beta y + bias). Contract: matmul.h.
 //
 // Three ways, chosen by shape:
-//   direct  few multiplications, or an operand with few rows or columns, which leaves nothing to
-//           reuse: a few rows by some hundred columns of sums on the stack, op(a) gathered, b read
-//           in place in the order it lies in memory. No packing, no allocation, both dtypes.
+//   direct  an operand with few rows or columns, which leaves nothing to reuse, and what is too
+//           small to pack: a few rows by some hundred columns of sums on the stack, op(a) gathered,
+//           b read in place in the order it lies in memory. No allocation, both dtypes.
 //   panels  float32: the product of one panel of rows or columns per thread by sgemm, which packs.
 //           Where bias or activation follow, a panel is cut into chunks that are still in the cache
 //           when their turn comes.
-//   tiles   bfloat16: tiles of y in float32 scratch, operands widened block by block. A block of
-//           256 x 512 is read from memory once per tile: 1/512 widening per multiplication.
+//   tiles   bfloat16: tiles of y in float32 scratch, operands widened block by block: every element
+//           once per tile that needs it, so 2/512 widenings per multiplication.
 // Parallel over batches, panels or tiles; sgemm itself stays on its thread.
 #include "native/ops/matmul/matmul.h"
 
@@ -359,8 +359,32 @@ void multiplyPanels(const MatmulArgs& arguments, CpuContext& context) {
 
 // --- Tiles --------------------------------------------------------------------------------------
 
-constexpr int64_t kTileSide = 512;
 constexpr int64_t kTileDepth = 256;
+
+// Square tiles, smaller ones where there would be fewer than threads; the scratch of one.
+struct TileGrid {
+  int64_t side = 512;
+  int64_t rows, columns;  // of tiles, per batch
+  int64_t aFloats, bFloats, sumFloats;
+
+  TileGrid(const MatmulArgs& arguments, int threads) {
+    constexpr int64_t kLeastSide = 128;
+    const auto cut = [&] {
+      rows = blocksOf(arguments.m, side);
+      columns = blocksOf(arguments.n, side);
+    };
+    for (cut(); side > kLeastSide && arguments.batch * rows * columns < threads; cut()) side /= 2;
+    const int64_t depth = smaller(kTileDepth, arguments.k);
+    aFloats = smaller(side, arguments.m) * depth;
+    bFloats = smaller(side, arguments.n) * depth;
+    sumFloats = smaller(side, arguments.m) * smaller(side, arguments.n);
+  }
+
+  int64_t perBatch() const { return rows * columns; }
+  size_t scratchBytes() const {
+    return static_cast<size_t>(aFloats + bFloats + sumFloats) * sizeof(float);
+  }
+};
 
 // Widens rows of `count` elements to float32, packed.
 void widen(const BFloat16* x, int64_t stride, int64_t rows, int64_t count, float* y) {
@@ -371,13 +395,12 @@ void widen(const BFloat16* x, int64_t stride, int64_t rows, int64_t count, float
   }
 }
 
-bool multiplyTile(const MatmulArgs& arguments, const Product<BFloat16>& product, int64_t m0,
-                  int64_t n0, float* scratch) {
-  float* a = scratch;
-  float* b = a + kTileSide * kTileDepth;
-  float* sums = b + kTileSide * kTileDepth;
-  const int64_t rows = smaller(arguments.m - m0, kTileSide);
-  const int64_t columns = smaller(arguments.n - n0, kTileSide);
+bool multiplyTile(const MatmulArgs& arguments, const TileGrid& grid,
+                  const Product<BFloat16>& product, int64_t m0, int64_t n0, float* a) {
+  float* b = a + grid.aFloats;
+  float* sums = b + grid.bFloats;
+  const int64_t rows = smaller(arguments.m - m0, grid.side);
+  const int64_t columns = smaller(arguments.n - n0, grid.side);
   for (int64_t p = 0; p < arguments.k; p += kTileDepth) {
     const int64_t depth = smaller(arguments.k - p, kTileDepth);
     const BFloat16* fromA = product.a + m0 * product.aRow + p * product.aDepth;
@@ -403,33 +426,38 @@ bool multiplyTile(const MatmulArgs& arguments, const Product<BFloat16>& product,
 }
 
 void multiplyTiles(const MatmulArgs& arguments, CpuContext& context) {
-  constexpr size_t kScratchFloats = 2 * kTileSide * kTileDepth + kTileSide * kTileSide;
-  const int64_t tileRows = blocksOf(arguments.m, kTileSide);
-  const int64_t tileColumns = blocksOf(arguments.n, kTileSide);
-  const int64_t perBatch = tileRows * tileColumns;
+  const TileGrid grid(arguments, context.pool.threads());
+  const int64_t perBatch = grid.perBatch();
+  const int64_t work = larger(1, grid.sumFloats * arguments.k);
   bool failed = false;
-  context.pool.parallelFor(arguments.batch * perBatch, 1, [&](int64_t begin, int64_t end) {
-    auto* scratch = static_cast<float*>(std::aligned_alloc(64, kScratchFloats * sizeof(float)));
-    bool done = scratch != nullptr;
-    for (int64_t tile = begin; done && tile < end; ++tile)
-      done = multiplyTile(arguments, Product<BFloat16>(arguments, tile / perBatch),
-                          tile % perBatch % tileRows * kTileSide,
-                          tile % perBatch / tileRows * kTileSide, scratch);
-    std::free(scratch);
-    if (!done) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
-  });
+  context.pool.parallelFor(
+      arguments.batch * perBatch, larger(1, kGrain / work), [&](int64_t begin, int64_t end) {
+        auto* scratch = static_cast<float*>(std::malloc(grid.scratchBytes()));
+        bool done = scratch != nullptr;
+        for (int64_t tile = begin; done && tile < end; ++tile)
+          done = multiplyTile(arguments, grid, Product<BFloat16>(arguments, tile / perBatch),
+                              tile % perBatch % grid.rows * grid.side,
+                              tile % perBatch / grid.rows * grid.side, scratch);
+        std::free(scratch);
+        if (!done) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+      });
   if (failed) failForMemory(context);
 }
 
-// Whether packing would cost more than it saves.
+// Whether packing costs more than it saves. Limits are where the two ways took the same time.
 bool isDirect(const MatmulArgs& arguments) {
-  constexpr int64_t kSmall = 32 * 32 * 32;
-  constexpr int64_t kThin = 4;
-  if (arguments.m <= kThin || arguments.k == 0) return true;
-  // Few columns: dot products, if b can be read that way.
-  if (arguments.n == 1 || (arguments.n <= kThin && arguments.transB)) return true;
-  return arguments.m <= kSmall && arguments.n <= kSmall && arguments.k <= kSmall &&
-         arguments.m * arguments.n <= kSmall && arguments.m * arguments.n * arguments.k <= kSmall;
+  if (arguments.k == 0) return true;
+  const double work = static_cast<double>(arguments.m) * static_cast<double>(arguments.n) *
+                      static_cast<double>(arguments.k);
+#if defined(DIDR_BLAS_OPENBLAS)
+  // OpenBLAS has kernels of its own for products that stay in the cache.
+  if (work < 0x1p20) return false;
+  return arguments.m <= (arguments.transB ? 8 : 16) || (arguments.n == 1 && !arguments.transA);
+#else
+  if (arguments.m <= (arguments.transB ? 4 : 12)) return true;
+  if (arguments.n <= (arguments.transB ? 8 : 16) && !arguments.transA) return true;
+  return !arguments.transB && work <= 8192;
+#endif
 }
 
 }  // namespace
