@@ -1,4 +1,4 @@
-export { Parameter, type ParameterOptions } from './parameter.js'
+export { frozen, Parameter, type ParameterOptions } from './parameter.js'
 export {
   type Cotangents,
   type CustomOp,

@@ -16,8 +16,34 @@ import {
 // From the tensor to the parameter that holds it, so that the tape knows a parameter when it meets one.
 const parameters = new WeakMap<Tensor, Parameter>()
 
+/** Whether parameters are constants: inside {@link frozen}. */
+let allFrozen = false
+
+/**
+ * Runs `fn` with every parameter a constant: a `vjp` inside tracks its inputs alone, and computes no gradients that nobody
+ * wants. Call the pullback inside as well.
+ *
+ * @param fn a synchronous function
+ * @example
+ * const [dx] = frozen(() => {
+ *   const { pullback } = vjp((x) => network.forward(x), [x])
+ *   return pullback(cotangent)
+ * })
+ */
+export function frozen<T>(fn: () => T): T {
+  if (typeof fn !== 'function') fail('ERR_CONFIG', `fn: expected a function, got ${show(fn)}`)
+  const before = allFrozen
+  allFrozen = true
+  try {
+    return fn()
+  } finally {
+    allFrozen = before
+  }
+}
+
 /** The trainable parameter whose value `x` is, if any. @internal */
 export function trainableParameterOf(x: Tensor): Parameter | undefined {
+  if (allFrozen) return undefined
   const parameter = parameters.get(x)
   return parameter?.trainable ? parameter : undefined
 }

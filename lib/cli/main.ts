@@ -6,9 +6,12 @@ const usage = `Usage: didr <command> [options]
 
 Commands:
   inspect [--json]   what was loaded and from where: devices, instruction level, threads, BLAS, memory
+  pretrain <model>   train autoencoder, teacher or clip on a folder of images and prompts
+  sample             images from prompts
+  verify             train on a problem with a known answer and compare
 
 Options:
-  --help             this text
+  --help             this text; after a command, that command's
   --version          the package's version`
 
 async function main(args: string[]): Promise<number> {
@@ -16,6 +19,12 @@ async function main(args: string[]): Promise<number> {
   switch (command) {
     case 'inspect':
       return (await import('./inspect.js')).inspect(rest)
+    case 'pretrain':
+      return (await import('./pretrain.js')).pretrain(rest)
+    case 'sample':
+      return (await import('./sample.js')).sample(rest)
+    case 'verify':
+      return (await import('./verify.js')).verify(rest)
     case '--version':
       console.log((await import('./version.js')).version)
       return 0

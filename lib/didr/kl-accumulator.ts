@@ -40,7 +40,8 @@ export class KlAccumulator {
   readonly device: Device
   readonly bins: number
   readonly logSnrRange: readonly [low: number, high: number]
-  #sums: Tensor<'uint8'>
+  /** Three rows of float64: target, reference and count. */
+  readonly #sums: Tensor<'uint8'>
 
   constructor(options: KlAccumulatorOptions = {}) {
     checkOptions('options', options, ['bins', 'logSnrRange', 'device'])
@@ -54,12 +55,8 @@ export class KlAccumulator {
     this.device = device
     this.bins = bins
     this.logSnrRange = [low, high]
-    this.#sums = this.#uploaded(new Uint8Array(24 * bins))
-  }
-
-  /** Three rows of float64, target, reference and count, that outlive the `tidy` they may be made in. */
-  #uploaded(sums: Uint8Array): Tensor<'uint8'> {
-    return keep(tensor(sums, { device: this.device }) as Tensor<'uint8'>)
+    // It outlives the `tidy` that the accumulator may be made in.
+    this.#sums = keep(tensor(new Uint8Array(24 * bins), { device }) as Tensor<'uint8'>)
   }
 
   /** The bin of each time, -1 outside the range. @internal */
@@ -76,9 +73,30 @@ export class KlAccumulator {
     return idOf('accumulator', this.#sums as Tensor)
   }
 
-  /** The estimate from everything accumulated so far. */
-  async read(): Promise<KlEstimate> {
-    const sums = new Float64Array((await this.#sums.rawData()).buffer)
+  /** The sums themselves, for snapshots. @internal */
+  get sums(): Tensor {
+    return this.#sums as Tensor
+  }
+
+  /**
+   * The estimate from everything accumulated so far.
+   * @param other counts too: an accumulator with as many bins over the same range
+   */
+  async read(other?: KlAccumulator): Promise<KlEstimate> {
+    if (
+      other !== undefined &&
+      `${[other.bins, ...other.logSnrRange]}` !== `${[this.bins, ...this.logSnrRange]}`
+    )
+      fail(
+        'ERR_CONFIG',
+        `other: expected ${this.bins} bins over ${this.logSnrRange}, got ${other.bins} over ${other.logSnrRange}`,
+      )
+    const [sums, more] = await Promise.all([
+      this.#read(),
+      other === undefined ? undefined : other.#read(),
+    ])
+    if (more !== undefined)
+      for (const [i, value] of more.entries()) sums[i] = (sums[i] as number) + value
     const [low, high] = this.logSnrRange
     const width = (high - low) / this.bins
     const bins: KlEstimate['bins'] = []
@@ -99,6 +117,10 @@ export class KlAccumulator {
         bins.length < 2 ? undefined : [bins[0]?.logSnr as number, bins.at(-1)?.logSnr as number],
       bins,
     }
+  }
+
+  async #read(): Promise<Float64Array> {
+    return new Float64Array((await this.#sums.rawData()).buffer)
   }
 
   /** Forgets everything accumulated, in queue order. */
@@ -125,9 +147,8 @@ export class KlAccumulator {
   }
 
   #replace(sums: Uint8Array): void {
-    const before = this.#sums
-    this.#sums = this.#uploaded(sums)
-    before.dispose()
+    using uploaded = tensor(sums, { device: this.device }) as Tensor<'uint8'>
+    this.#sums.copyFrom(uploaded)
   }
 
   dispose(): void {

@@ -50,9 +50,11 @@ export function checkTimes(t: unknown, of: string, batch: number): asserts t is 
     fail('ERR_CONFIG', `t: expected a Float32Array, one time per sample, got ${show(t)}`)
   if (t.length !== batch)
     fail('ERR_SHAPE', `t: expected length ${batch} (batch of ${of}), got ${t.length}`)
-  for (const [i, time] of t.entries())
+  for (let i = 0; i < t.length; i++) {
+    const time = t[i] as number
     if (!(time >= 0 && time <= 1))
       fail('ERR_RANGE', `t[${i}]: expected a time from 0 to 1, got ${time}`)
+  }
 }
 
 /** α and σ at each time, in float64. */
@@ -71,10 +73,14 @@ export function noiseLevels(
   { positive }: { positive: boolean },
 ): NoiseLevels {
   checkSchedule('schedule', schedule)
-  const alpha = Float64Array.from(t, (time) => schedule.alpha(time))
-  const sigma = Float64Array.from(t, (time) => schedule.sigma(time))
+  const alpha = new Float64Array(t.length)
+  const sigma = new Float64Array(t.length)
   for (let i = 0; i < t.length; i++) {
-    const [a, s] = [alpha[i] as number, sigma[i] as number]
+    const time = t[i] as number
+    const a = schedule.alpha(time)
+    const s = schedule.sigma(time)
+    alpha[i] = a
+    sigma[i] = s
     const good = positive ? a > 0 && s > 0 : a >= 0 && s >= 0
     if (!good || !Number.isFinite(a) || !Number.isFinite(s))
       fail(

@@ -1,0 +1,240 @@
+/** `verify`: trains on a problem whose answer is known and says how far from it the generator ends. */
+import { noGrad } from '../autograd/vjp.js'
+import { checkFinite, checkInteger, checkOneOf, checkOptions } from '../checks.js'
+import { type Objective, objectives } from '../didr/config.js'
+import { createDidr, type Didr } from '../didr/didr.js'
+import type { DrsOptions } from '../didr/drs-config.js'
+import type { Weighting } from '../didr/integral-kl.js'
+import { didrStep } from '../didr/step.js'
+import { fail } from '../errors.js'
+import type { GaussianMixture } from '../models/gaussian-mixture.js'
+import { mlp } from '../models/mlp.js'
+import { normal } from '../tensor/create.js'
+import { tidy } from '../tensor/scope.js'
+import { type Grid, histogramKl, histogramOf, nearestShares, probabilitiesOf } from './histogram.js'
+import { distil, type RingGenerator, type RingProblem, ringGenerator, ringProblem } from './ring.js'
+
+/** The estimators as `verify` runs them, and the particles drawn from the exact posterior as `posterior`. */
+export const ringEstimators = {
+  exact: { estimator: 'exact' },
+  posterior: { estimator: 'particles', sampler: 'posterior', particles: 64 },
+  particles: { estimator: 'particles', steps: 8, particles: 16 },
+  drp: { estimator: 'drp', steps: 8, particles: 16, stochastic: true },
+  damped: { estimator: 'damped', curvature: 1, dataStd: 1.45 },
+  tweedie: { estimator: 'tweedie' },
+} as const satisfies Record<string, DrsOptions>
+export type RingEstimator = keyof typeof ringEstimators
+
+export interface VerifyOptions {
+  /** Default didr. */
+  objective?: Objective
+  /** By name, or with settings of your own. Default exact. */
+  estimator?: RingEstimator | DrsOptions
+  /** Default 1. */
+  beta?: number
+  /** Updates of the generator. Default 2000. */
+  steps?: number
+  /** Default 0. */
+  seed?: number
+  /** Samples in a batch. Default 512. */
+  batchSize?: number
+  /** w(t). Default x0; for dmd2, dmd. */
+  weighting?: Weighting
+  /** Updates of the assistant for each of the generator. Default 5. */
+  assistantSteps?: number
+  /** Measure at every so many steps besides the end. Default 0: at the end alone. */
+  curveEvery?: number
+  /** Keep the samples of the last measurement. Default false. */
+  keepSamples?: boolean
+  /** Called now and then with the steps done. */
+  onProgress?: (step: number, steps: number) => void
+}
+
+/** What a generator's samples say. */
+export interface Measurement {
+  /** KL(p_θ‖p*) and KL(p_θ‖p_ref) of the histogram, in nats. */
+  klToTarget: number
+  klToReference: number
+  meanReward: number
+  /** Half the sum of |share - weight| over the modes of p*: the share of samples that are at the wrong mode. */
+  modeWeightError: number
+}
+
+export interface VerifyReport extends Measurement {
+  settings: {
+    objective: Objective
+    estimator: string
+    beta: number
+    steps: number
+    seed: number
+    batchSize: number
+  }
+  /** The same of the start, of exact samples of p* (what the histogram can resolve), and of p_ref. */
+  start: Measurement
+  target: Measurement
+  reference: Measurement
+  /** The KL of the histogram beside the run's own estimate from scores. */
+  curve: ({ step: number; klFromScores: number | undefined } & Measurement)[]
+  /** Samples [n, 2] if they were asked for. */
+  samples: Float32Array | undefined
+  seconds: number
+}
+
+const grid: Grid = { cells: 64, extent: 3.6 }
+const measuredSamples = 100_000
+const distilSteps = 1500
+/** A seed apart from those of training. */
+const measurementSeed = 0x5eed
+
+/** Measures distributions in the plane against a problem's closed forms. */
+class RingMeasure {
+  readonly #problem: RingProblem
+  readonly #target: Float64Array
+  readonly #reference: Float64Array
+
+  private constructor(problem: RingProblem, target: Float64Array, reference: Float64Array) {
+    this.#problem = problem
+    this.#target = target
+    this.#reference = reference
+  }
+
+  static async of(problem: RingProblem): Promise<RingMeasure> {
+    const [target, reference] = await Promise.all([
+      probabilitiesOf(problem.target, grid),
+      probabilitiesOf(problem.reference, grid),
+    ])
+    return new RingMeasure(problem, target, reference)
+  }
+
+  points(points: Float32Array): Measurement {
+    const { target, reward } = this.#problem
+    const shares = histogramOf(points, grid)
+    const [cx, cy] = reward.quadratic.center as [number, number]
+    let rewards = 0
+    for (let i = 0; i < points.length; i += 2)
+      rewards -= ((points[i] as number) - cx) ** 2 + ((points[i + 1] as number) - cy) ** 2
+    const atModes = nearestShares(points, target.means)
+    return {
+      klToTarget: histogramKl(shares, this.#target),
+      klToReference: histogramKl(shares, this.#reference),
+      meanReward: (reward.quadratic.curvature / 2) * (rewards / (points.length / 2)),
+      modeWeightError:
+        atModes.reduce(
+          (sum, share, k) => sum + Math.abs(share - (target.weights[k] as number)),
+          0,
+        ) / 2,
+    }
+  }
+
+  async mixture(mixture: GaussianMixture): Promise<Measurement> {
+    using samples = mixture.sample({ count: measuredSamples, seed: measurementSeed })
+    return this.points(await samples.data())
+  }
+}
+
+async function samplesOf({ generator }: RingGenerator): Promise<Float32Array> {
+  using samples = noGrad(() =>
+    tidy(() => generator.forward(normal([measuredSamples, 2], { seed: measurementSeed }))),
+  )
+  return (await samples.data()) as Float32Array
+}
+
+/** The averages' samples: what a user would keep of the run. */
+async function averagedSamples(didr: Didr, ring: RingGenerator): Promise<Float32Array> {
+  didr.ema?.swap()
+  try {
+    return await samplesOf(ring)
+  } finally {
+    didr.ema?.swap()
+  }
+}
+
+/**
+ * Trains a small generator on the ring of eight Gaussians, from a distilled start, and compares it with the closed form.
+ *
+ * @throws {DidrError} (as a rejection) ERR_CONFIG, ERR_RANGE with the path of the option
+ * @example
+ * const { klToTarget, meanReward } = await verify({ estimator: 'exact', steps: 1000 })
+ */
+export async function verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+  checkOptions('options', options, [
+    'objective',
+    'estimator',
+    'beta',
+    'steps',
+    'seed',
+    'batchSize',
+    'weighting',
+    'assistantSteps',
+    'curveEvery',
+    'keepSamples',
+    'onProgress',
+  ])
+  const { objective = 'didr', estimator = 'exact', beta = 1, steps = 2000, seed = 0 } = options
+  const { batchSize = 512, assistantSteps = 5, curveEvery = 0 } = options
+  checkOneOf('options.objective', objective, objectives)
+  checkFinite('options.beta', beta)
+  if (beta <= 0) fail('ERR_RANGE', `options.beta: expected a number above 0, got ${beta}`)
+  checkInteger('options.steps', steps, 1)
+  checkInteger('options.seed', seed, 0)
+  checkInteger('options.curveEvery', curveEvery, 0)
+  if (typeof estimator === 'string')
+    checkOneOf('options.estimator', estimator, Object.keys(ringEstimators))
+  const began = performance.now()
+  const problem = ringProblem(beta)
+  const measure = await RingMeasure.of(problem)
+  const ring = ringGenerator(seed, problem)
+  using network = ring.network
+  using assistant = mlp({ size: 2, prediction: 'flow', seed: seed + 1 })
+  await distil(ring, problem, { steps: distilSteps, seed })
+  const start = measure.points(await samplesOf(ring))
+  const optimizer = { lr: 1e-3, maxNorm: null }
+  using didr = createDidr({
+    generator: ring.generator,
+    teacher: problem.reference,
+    assistant,
+    reward: problem.reward,
+    schedule: problem.schedule,
+    objective,
+    beta,
+    drs: typeof estimator === 'string' ? ringEstimators[estimator as RingEstimator] : estimator,
+    ...(options.weighting === undefined ? {} : { weighting: options.weighting }),
+    assistantSteps,
+    optimizer: {
+      generator: { ...optimizer, decaySteps: steps },
+      assistant: { ...optimizer, lr: 2e-3, decaySteps: steps * Math.max(assistantSteps, 1) },
+    },
+    ema: 0.99,
+    seed,
+    rewardEvery: 0,
+  })
+  const curve: VerifyReport['curve'] = []
+  let samples = new Float32Array()
+  for (let step = 1; step <= steps; step++) {
+    const { klToTarget } = await didrStep(didr, { batchSize })
+    if (step === steps || (curveEvery > 0 && step % curveEvery === 0)) {
+      samples = new Float32Array(await averagedSamples(didr, ring))
+      curve.push({ step, klFromScores: klToTarget, ...measure.points(samples) })
+    }
+    if (step % 50 === 0) options.onProgress?.(step, steps)
+  }
+  network.zeroGrad()
+  const { step: _, klFromScores: __, ...last } = curve.at(-1) as (typeof curve)[number]
+  return {
+    settings: {
+      objective,
+      estimator: typeof estimator === 'string' ? estimator : JSON.stringify(estimator),
+      beta,
+      steps,
+      seed,
+      batchSize,
+    },
+    ...last,
+    start,
+    target: await measure.mixture(problem.target),
+    reference: await measure.mixture(problem.reference),
+    curve,
+    samples: options.keepSamples ? samples : undefined,
+    seconds: (performance.now() - began) / 1000,
+  }
+}
