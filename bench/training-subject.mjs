@@ -4,9 +4,25 @@
 //   losses TASK N       N steps from the first weights; answers their losses as JSON
 //   TASK N              N steps; answers with seconds per step
 //
-// A step is forward, backward and AdamW, as in peers/training_peer.py.
+// A step is forward, backward and AdamW, as in peers/training_peer.py; of `ring`, all of a didrStep of the problem of
+// `verify`, whose "losses" are the norms of the generator's gradient.
 import { createInterface } from 'node:readline'
-import { device, io, models, nn, normal, optim, tensor, tidy, uniform, valueAndGrad } from 'didr'
+import {
+  createDidr,
+  device,
+  didrStep,
+  io,
+  models,
+  nn,
+  normal,
+  optim,
+  rewards,
+  schedules,
+  tensor,
+  tidy,
+  uniform,
+  valueAndGrad,
+} from 'didr'
 
 const dev = await device('cpu')
 let offset = 0
@@ -102,7 +118,56 @@ function autoencoderTask() {
   }
 }
 
-const makers = { mlp: mlpTask, s3dit: s3ditTask, autoencoder: autoencoderTask }
+/** didrStep on the ring of `verify`, with the exact score. */
+function ringTask() {
+  const [batch, assistantSteps, seed, [low, high]] = [512, 5, 3, [0.02, 0.98]]
+  const schedule = schedules.flow()
+  const angles = Array.from({ length: 8 }, (_, k) => (k * Math.PI) / 4)
+  const means = angles.map((angle) => [2 * Math.cos(angle), 2 * Math.sin(angle)])
+  const config = { means, std: 0.3, center: [1.5, 1], beta: 1, batch, assistantSteps, lr: 1e-3 }
+  const teacher = models.gaussianMixture({ means, std: config.std, schedule })
+  // The draws of the first steps, in the order in which didrStep makes them, for a peer to repeat.
+  const inputs = {}
+  const steps = 3
+  for (let i = 0; i < steps * (assistantSteps + 1); i++) {
+    inputs[`z${i}`] = normal([batch, 2], { seed, offset: 3 * i })
+    inputs[`t${i}`] = uniform([batch], { seed, offset: 3 * i + 1 }).mul(high - low).add(low)
+    inputs[`noise${i}`] = normal([batch, 2], { seed, offset: 3 * i + 2 })
+  }
+  const make = () => {
+    const generator = models.mlp({ size: 2, time: 'none', seed: 1 })
+    const assistant = models.mlp({ size: 2, prediction: 'flow', seed: 2 })
+    return new (class extends nn.Module {
+      generator = generator
+      assistant = assistant
+    })()
+  }
+  const optimizer = { lr: config.lr, maxNorm: null }
+  return {
+    config,
+    make,
+    inputs,
+    start() {
+      const model = make()
+      const didr = createDidr({
+        generator: models.oneStep(model.generator, { schedule, sampleShape: [2] }),
+        teacher,
+        assistant: model.assistant,
+        reward: rewards.quadratic({ center: config.center }),
+        schedule,
+        drs: { estimator: 'exact' },
+        assistantSteps,
+        optimizer: { generator: optimizer, assistant: optimizer },
+        ema: 0.99,
+        seed,
+        rewardEvery: 0,
+      })
+      return { model, step: async () => (await didrStep(didr, { batchSize: batch })).gradNorm }
+    },
+  }
+}
+
+const makers = { mlp: mlpTask, s3dit: s3ditTask, autoencoder: autoencoderTask, ring: ringTask }
 const trainings = new Map()
 
 function training(name) {
@@ -113,23 +178,26 @@ function training(name) {
   return trainings.get(name)
 }
 
+/** A model and a step of its training, which gives the loss: a tensor, or the promise of a number. */
 function start(task) {
+  if (task.start) return task.start()
   const model = task.make()
   const optimizer = new optim.AdamW(model.parameters(), {
     lr: 1e-4,
     betas: [0.9, 0.999],
     weightDecay: 0.01,
   })
-  return { model, optimizer }
-}
-
-function step({ task, model, optimizer }) {
-  const { value } = valueAndGrad(() => task.loss(model))
-  tidy(() => {
-    optimizer.step()
-  })
-  optimizer.zeroGrad()
-  return value
+  return {
+    model,
+    step() {
+      const { value } = valueAndGrad(() => task.loss(model))
+      tidy(() => {
+        optimizer.step()
+      })
+      optimizer.zeroGrad()
+      return value
+    },
+  }
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -145,12 +213,12 @@ for await (const line of createInterface({ input: process.stdin })) {
     )
     console.log('ok')
   } else if (command === 'losses') {
-    const fresh = { task: training(name).task, ...start(training(name).task) }
+    const fresh = start(training(name).task)
     const losses = []
     for (let i = 0; i < Number(rest); i++) {
-      const value = step(fresh)
-      losses.push(await value.item())
-      value.dispose()
+      const value = await fresh.step()
+      losses.push(typeof value === 'number' ? value : await value.item())
+      value.dispose?.()
     }
     fresh.model.dispose()
     console.log(JSON.stringify(losses))
@@ -159,7 +227,11 @@ for await (const line of createInterface({ input: process.stdin })) {
     const steps = Number(name)
     await dev.synchronize()
     const begin = performance.now()
-    for (let i = 0; i < steps; i++) step(own).dispose()
+    for (let i = 0; i < steps; i++) {
+      const value = own.step()
+      if (value instanceof Promise) await value
+      else value.dispose()
+    }
     await dev.synchronize()
     console.log(((performance.now() - begin) / 1000 / steps).toFixed(9))
   }

@@ -1,6 +1,6 @@
 // Training steps (forward, backward, AdamW) against the same networks in PyTorch, at 2 threads, interleaved.
 //
-//   npm run build && node bench/training.mjs [--rounds N] [--task mlp|s3dit|autoencoder] [--json FILE]
+//   npm run build && node bench/training.mjs [--rounds N] [--task mlp|s3dit|autoencoder|ring] [--json FILE]
 //
 // Both start from the same file of weights and inputs; that their first losses agree is checked before anything is
 // timed. PyTorch runs with the openmp OpenBLAS, whose threads are PyTorch's own: with Debian's default, the pthread
@@ -11,7 +11,7 @@ import path from 'node:path'
 import { benchFolder, Contestant, interleave, machine, writeJson } from './harness.mjs'
 
 const threads = 2
-const steps = { mlp: 20, s3dit: 1, autoencoder: 2 }
+const steps = { mlp: 20, s3dit: 1, autoencoder: 2, ring: 20 }
 /** The two accumulate rounding differently, which AdamW's first steps, ±lr for any gradient, do not hide. */
 const agreement = 1e-3
 

@@ -208,12 +208,12 @@ export function resolveConfig(options: DidrOptions): DidrConfig {
     )
   const { assistantWeighting = 'output' } = options
   checkWeighting('options.assistantWeighting', assistantWeighting, ['output', 'x0', 'epsilon'])
-  const times = resolveTimeSampling('options.times', options.times ?? { kind: 'uniform' }, schedule)
+  const { times: sampling = { kind: 'uniform' }, optimizer = {} } = options
+  const times = resolveTimeSampling('options.times', sampling, schedule)
   const assistantTimes =
     options.assistantTimes === undefined
       ? times
       : resolveTimeSampling('options.assistantTimes', options.assistantTimes, schedule)
-  const optimizer = options.optimizer ?? {}
   checkOptions('options.optimizer', optimizer, ['generator', 'assistant'])
   const config: DidrConfig = {
     objective,
@@ -248,7 +248,7 @@ export function resolveConfig(options: DidrOptions): DidrConfig {
       `options.objective: ${objective} needs the gradient of the reward, and ${show(reward?.name)} is a black box; ` +
         'didr with the estimator particles takes it',
     )
-  const drs = options.drs ?? { estimator: reward?.differentiable === false ? 'particles' : 'drp' }
+  const { drs = { estimator: reward?.differentiable === false ? 'particles' : 'drp' } } = options
   // Checked even where the objective has no use for it: whoever switches objectives learns of mistakes at once.
   const resolved = resolveDrs('options.drs', drs)
   if (match === 'target') {

@@ -60,5 +60,6 @@ export function repeatCondition(
   return {
     features: concat(times(condition.features), 0) as Float,
     lengths: times(condition.lengths).flat(),
+    ...(condition.texts === undefined ? {} : { texts: times(condition.texts).flat() }),
   }
 }

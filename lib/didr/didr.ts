@@ -1,5 +1,5 @@
 /** A DIDR run: what is trained, with its optimisers, averages and random numbers; saved and resumed as one. */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import type { Parameter } from '../autograd/parameter.js'
 import { DidrError, fail, show } from '../errors.js'
@@ -125,6 +125,7 @@ export class Didr {
    */
   async attempt<T>(changed: Iterable<Tensor>, work: () => Promise<T>): Promise<T> {
     return this.#alone('a step', async () => {
+      this.#zeroGrad()
       const host = structuredClone(this.#hostState())
       using before = new Snapshot(changed)
       try {
@@ -138,10 +139,14 @@ export class Didr {
         this.#setHostState(host)
         throw error
       } finally {
-        this.generatorOptimizer.zeroGrad()
-        this.assistantOptimizer.zeroGrad()
+        this.#zeroGrad()
       }
     })
+  }
+
+  #zeroGrad(): void {
+    this.generatorOptimizer.zeroGrad()
+    this.assistantOptimizer.zeroGrad()
   }
 
   /**
@@ -156,8 +161,12 @@ export class Didr {
     await this.#alone('save', async () => {
       try {
         await mkdir(folder, { recursive: true })
+        // What saves of processes that were killed left behind.
+        for (const name of await readdir(folder))
+          if (name.startsWith(`.${stateFile}.`) && name.endsWith('.tmp'))
+            await rm(path.join(folder, name), { force: true })
       } catch (error) {
-        fail('ERR_IO', `${folder}: could not be made: ${(error as Error).message}`, {
+        fail('ERR_IO', `${folder}: could not be made ready: ${(error as Error).message}`, {
           cause: error,
         })
       }
@@ -194,16 +203,21 @@ export class Didr {
           )
         const host = parseState(file, metadata.state, isHostState)
         const config = parseState(file, metadata.config, isObject)
+        const before = structuredClone(this.#hostState())
         try {
           if (host.reward !== null) this.options.reward?.loadState?.(host.reward)
           restoreTensors(this.#tensors(), tensors)
         } catch (error) {
+          this.#setHostState(before)
           if (!(error instanceof DidrError)) throw error
           fail(error.code, `${file}: ${error.message}`, { cause: error })
         }
         this.#setHostState(host)
+        const changedSettings = differences(config, this.config)
+        // Sums over the bins of other noise levels say nothing about these.
+        if (changedSettings.some((setting) => /^(times|schedule)\b/.test(setting))) this.kl.reset()
         await this.device.synchronize()
-        return { changedSettings: differences(config, this.config) }
+        return { changedSettings }
       } finally {
         for (const tensor of Object.values(tensors)) tensor.dispose()
       }
@@ -225,6 +239,8 @@ export class Didr {
   async #alone<T>(what: string, work: () => Promise<T>): Promise<T> {
     if (this.#busy !== undefined)
       fail('ERR_CONFIG', `${what}: ${this.#busy} of this run has not ended; await it first`)
+    if (this.ema?.swapped)
+      fail('ERR_CONFIG', `${what}: the generator holds its averages; ema.swap() back first`)
     this.#busy = what
     try {
       return await work()
@@ -302,10 +318,12 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function isHostState(value: unknown): value is HostState {
+  const isCount = (count: unknown) => Number.isSafeInteger(count) && (count as number) >= 0
   return (
     isObject(value) &&
-    ['step', 'randomOffset', 'klFilled'].every((field) => Number.isSafeInteger(value[field])) &&
-    isObject(value.noOps)
+    ['step', 'randomOffset', 'klFilled'].every((field) => isCount(value[field])) &&
+    isObject(value.noOps) &&
+    Object.values(value.noOps).every(isCount)
   )
 }
 

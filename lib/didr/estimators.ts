@@ -6,15 +6,15 @@
  * serves all particles. The `particles` estimator needs only numbers of the reward.
  */
 import { frozen } from '../autograd/parameter.js'
-import { noGrad, vjp } from '../autograd/vjp.js'
+import { noGrad, stopGradient, vjp } from '../autograd/vjp.js'
 import type { GaussianMixture } from '../models/gaussian-mixture.js'
-import type { Condition, ScoreModel } from '../models/score-model.js'
+import type { ScoreModel } from '../models/score-model.js'
 import type { PartScores } from '../rewards/part-scores.js'
 import type { Quadratic } from '../rewards/quadratic.js'
 import { type Reward, scoreDifferentiably, scoreNumbers } from '../rewards/reward.js'
 import { zeros } from '../tensor/create.js'
 import { tidy } from '../tensor/scope.js'
-import type { Tensor } from '../tensor/tensor.js'
+import { Tensor } from '../tensor/tensor.js'
 import { type Conditions, type Float, outputOf, repeatCondition } from './denoiser.js'
 import {
   diffusedRewardScore,
@@ -66,13 +66,11 @@ function teacherAt(
   { teacher, conditions, withUnconditional }: EstimateOptions,
   guidance: number,
 ): { conditional: Float; unconditional: Float | undefined } {
-  return {
-    conditional: outputOf('teacher', teacher, xt, t, conditions.condition),
-    unconditional:
-      withUnconditional || guidance !== 1
-        ? outputOf('teacher', teacher, xt, t, conditions.unconditional)
-        : undefined,
-  }
+  const conditional = outputOf('teacher', teacher, xt, t, conditions.condition)
+  const ask = () => outputOf('teacher', teacher, xt, t, conditions.unconditional)
+  if (guidance !== 1) return { conditional, unconditional: ask() }
+  // Not in the reward's path: a constant, for which no tape has to keep anything.
+  return { conditional, unconditional: withUnconditional ? noGrad(ask) : undefined }
 }
 
 /**
@@ -96,14 +94,14 @@ export async function estimateScore(
 }
 
 function exact(xt: Float, t: Float32Array, options: EstimateOptions): ScoreEstimate {
-  const { conditional, unconditional } = teacherAt(xt, t, options, 1)
-  // createDidr has made sure of both.
+  // createDidr has made sure of both. A mixture has no conditions, so both of its outputs are the same.
   const teacher = options.teacher as GaussianMixture
-  const reward = options.reward as Quadratic
+  const { quadratic } = options.reward as Quadratic
+  const { output, score } = teacher.forwardAndScore(xt, t)
   return {
-    score: teacher.rewardScore(xt, t, reward.quadratic, options.beta),
-    teacher: conditional,
-    teacherUncond: unconditional,
+    score: teacher.tilt(quadratic, options.beta).score(xt, t).sub(score) as Float,
+    teacher: output,
+    teacherUncond: options.withUnconditional ? stopGradient(output) : undefined,
     effectiveSampleSize: undefined,
     norm: undefined,
     rewards: undefined,
@@ -192,7 +190,7 @@ async function fromParticles(
   const { reward, decode, schedule, beta, conditions, parts, random } = options
   const count = drs.particles
   const batch = t.length
-  const { teacher, particles, images } = tidy(() =>
+  const { teacher, particles, images, condition } = tidy(() =>
     noGrad(() => {
       const teacher = teacherAt(xt, t, options, drs.guidance)
       const particles =
@@ -206,11 +204,15 @@ async function fromParticles(
               model: options.teacher,
               gradientSteps: drs.steps,
             })
-      return { teacher, particles: particles as Float, images: decode(particles as Float) }
+      return {
+        teacher,
+        particles: particles as Float,
+        images: decode(particles as Float),
+        condition: repeatCondition(conditions.condition, count),
+      }
     }),
   )
   try {
-    const condition: Condition | undefined = repeatCondition(conditions.condition, count)
     using scores = await scoreNumbers(reward, images, condition, parts)
     const { score, effectiveSampleSize } = tidy(() => {
       const { score, effectiveSampleSize } = diffusedRewardScore({
@@ -237,5 +239,8 @@ async function fromParticles(
   } finally {
     particles.dispose()
     if (images !== particles) images.dispose()
+    // The repeated one; createDidr asks for at least two particles.
+    const repeated = condition instanceof Tensor ? condition : condition?.features
+    repeated?.dispose()
   }
 }

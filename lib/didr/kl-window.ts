@@ -21,13 +21,21 @@ export class KlWindow {
 
   /** Where this step's samples go. Call it once a step. */
   next(): KlAccumulator {
-    if (this.filled === this.steps) {
+    // A saved window may have been longer than this one.
+    if (this.filled >= this.steps) {
       this.#previous.sums.copyFrom(this.#current.sums)
       this.#current.reset()
       this.filled = 0
     }
     this.filled++
     return this.#current
+  }
+
+  /** Forgets everything. */
+  reset(): void {
+    this.#current.reset()
+    this.#previous.reset()
+    this.filled = 0
   }
 
   read(): Promise<KlEstimate> {

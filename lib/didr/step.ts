@@ -10,7 +10,13 @@ import { checkInteger, checkOptions } from '../checks.js'
 import { type DidrError, fail, show } from '../errors.js'
 import type { Condition } from '../models/score-model.js'
 import { PartScores } from '../rewards/part-scores.js'
-import { checkRewards, type Reward, scoreDifferentiably, scoreNumbers } from '../rewards/reward.js'
+import {
+  checkRewards,
+  observeScores,
+  type Reward,
+  scoreDifferentiably,
+  scoreNumbers,
+} from '../rewards/reward.js'
 import { normal } from '../tensor/create.js'
 import { stack } from '../tensor/layout.js'
 import { tidy } from '../tensor/scope.js'
@@ -174,7 +180,10 @@ async function trainGenerator(
     const rewards = scores === undefined ? undefined : await checkRewards(nameOf(reward), scores)
     const estimate = match === undefined ? undefined : await didr.kl.read()
     const rewardParts = await parts.means()
-    await reward?.observe?.(match === 'target' ? particleParts : parts)
+    // What the particles got, or else the samples; in steps that score neither there is nothing to learn.
+    const isTarget = match === 'target'
+    if (reward !== undefined && (isTarget || scores !== undefined))
+      await observeScores(reward, isTarget ? particleParts : parts)
 
     // Everything that can fail has been waited for: now, and only now, the generator changes.
     const lrScale = didr.learningRates.generator(didr.step)
@@ -322,7 +331,11 @@ function terminalGradient(
       const batch = x0.shape[0] as number
       const cotangent = scores.mul(0).add(-1 / (didr.config.beta * batch))
       const [gradient] = pullback(cotangent as typeof scores) as [Float]
-      return { gradient, scores, norm: normsOf(gradient).mean() }
+      // Without the factor of the batch mean over β, which is the objective's.
+      const norm = normsOf(gradient)
+        .mean()
+        .mul(didr.config.beta * batch)
+      return { gradient, scores, norm }
     }),
   )
 }

@@ -13,6 +13,7 @@ import type { FloatDType } from '../tensor/dtype.js'
 import { tidy } from '../tensor/scope.js'
 import { showShape } from '../tensor/shape.js'
 import { checkSameDevice, checkSameDType, idOf, type Tensor } from '../tensor/tensor.js'
+import { loadWeights, moduleFrom, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
 
@@ -502,4 +503,30 @@ export function autoencoderKL(
 ): AutoencoderKL {
   checkOptions('options', options, ['seed', 'dtype', 'device'])
   return new AutoencoderKL(new Initializer({ seed: 0, ...options }), config)
+}
+
+const kind = 'autoencoder-kl'
+
+/**
+ * Writes an autoencoder to a safetensors file, its config in the metadata.
+ * @param latents how its latents are normalised. Default: as its config says.
+ * @param options `dtype` in the file. Default bfloat16.
+ */
+export async function saveAutoencoderKL(
+  file: string,
+  model: AutoencoderKL,
+  latents: Pick<AutoencoderKLConfig, 'shift_factor' | 'scaling_factor'> = {},
+  options: { dtype?: FloatDType } = {},
+): Promise<void> {
+  await saveWeights(file, kind, { ...model.config, ...latents }, model, options)
+}
+
+/** The autoencoder in a file. @throws {DidrError} (as a rejection) ERR_FORMAT, ERR_IO, ERR_CONFIG */
+export async function loadAutoencoderKL(
+  file: string,
+  options: PlaceOptions<FloatDType> = {},
+): Promise<AutoencoderKL> {
+  checkOptions('options', options, ['dtype', 'device'])
+  const weights = await loadWeights(file, kind, { device: options.device })
+  return moduleFrom(weights, (config) => autoencoderKL(config as AutoencoderKLConfig, options))
 }

@@ -14,6 +14,8 @@ export interface Captions {
   features: Tensor<FloatDType>
   /** Tokens of each caption. */
   lengths: readonly number[]
+  /** The captions as text, for rewards that read them themselves. */
+  texts?: readonly string[]
 }
 
 export interface CaptionEncoderConfig {
@@ -93,6 +95,7 @@ export class CaptionEncoder extends Module {
     return {
       features: embedding(ids, this.embedding.weight.value),
       lengths: tokens.map(({ length }) => length),
+      texts: [...captions],
     }
   }
 }

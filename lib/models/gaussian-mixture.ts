@@ -64,6 +64,18 @@ interface Coefficients {
   alpha: Float32Array
 }
 
+/** What the score and the denoiser at x_t are made of. */
+interface Components {
+  /** The log of the joint density of component and x_t, [B, K]. */
+  logits: Float32
+  /** [B, K] */
+  gamma: Float32
+  /** x_t - α μ_k, [B, K, D] */
+  offset: Float32
+  /** A coefficient as a tensor [B, K]. */
+  of(name: Exclude<keyof Coefficients, 'alpha'>): Float32
+}
+
 export class GaussianMixture implements ScoreModel {
   readonly prediction: Prediction
   readonly schedule: Schedule
@@ -114,22 +126,16 @@ export class GaussianMixture implements ScoreModel {
   /** The output a network of this prediction type would have to give. @param xt float32 [B, ...] with D elements each */
   forward(xt: Float, t: Float32Array): Float {
     const levels = this.#levels(xt, t, true)
+    return tidy(() => this.#output(xt, this.#denoise(xt, levels), levels))
+  }
+
+  /** What `forward` and `score` return, from one evaluation of the components. @internal */
+  forwardAndScore(xt: Float, t: Float32Array): { output: Float; score: Float } {
+    const levels = this.#levels(xt, t, true)
     return tidy(() => {
-      const denoised = this.#denoise(xt, levels)
-      if (this.prediction === 'x0') return denoised
-      // x̂0 = a·x_t + b·o, solved for o.
-      const pairs = t.length
-      const [own, scale] = [new Float32Array(pairs), new Float32Array(pairs)]
-      for (let i = 0; i < pairs; i++) {
-        const [alpha, sigma] = [levels.alpha[i] as number, levels.sigma[i] as number]
-        const { xt: a, output: b } = denoiserCoefficients(this.prediction, alpha, sigma)
-        own[i] = a
-        scale[i] = 1 / b
-      }
-      const shape = [pairs, ...xt.shape.slice(1).fill(1)]
-      const column = (values: Float32Array) => tensor(values, { shape, device: xt.device })
-      const rest = denoised.sub(xt.mul(column(own) as Float)) as Float
-      return rest.mul(column(scale) as Float) as Float
+      const components = this.#components(xt, levels)
+      const output = this.#output(xt, this.#denoise(xt, levels, components), levels)
+      return { output, score: this.#score(xt, components) }
     })
   }
 
@@ -142,17 +148,7 @@ export class GaussianMixture implements ScoreModel {
   /** ∇ log p_t(x_t), like xt; differentiable. @param xt float32 [B, ...] with D elements each */
   score(xt: Float, t: Float32Array): Float {
     const levels = this.#levels(xt, t, false)
-    return tidy(() => {
-      const { gamma, offset, of } = this.#components(xt, levels)
-      // -1/v_k
-      const precision = of('halfPrecision').mul(2)
-      const score = gamma
-        .mul(precision)
-        .reshape([xt.shape[0] as number, -1, 1])
-        .mul(offset)
-        .sum(1)
-      return score.reshape(xt.shape) as Float
-    })
+    return tidy(() => this.#score(xt, this.#components(xt, levels)))
   }
 
   /**
@@ -340,8 +336,7 @@ export class GaussianMixture implements ScoreModel {
     return result
   }
 
-  /** γ [B, K], its logits (log of the joint density), x_t - α μ_k [B, K, D], and the other coefficients as tensors. */
-  #components(xt: Float, levels: NoiseLevels) {
+  #components(xt: Float, levels: NoiseLevels): Components {
     const coefficients = this.#coefficients(levels)
     const [batch, components, dimension] = [levels.alpha.length, this.means.length, this.dimension]
     const { device } = xt
@@ -357,8 +352,36 @@ export class GaussianMixture implements ScoreModel {
     return { logits, gamma: logits.softmax(1), offset, of }
   }
 
-  #denoise(xt: Float, levels: NoiseLevels): Float {
-    const { gamma, offset, of } = this.#components(xt, levels)
+  /** The raw output of this prediction type: x̂0 = a·x_t + b·o, solved for o. */
+  #output(xt: Float, denoised: Float, levels: NoiseLevels): Float {
+    if (this.prediction === 'x0') return denoised
+    const batch = levels.alpha.length
+    const [own, scale] = [new Float32Array(batch), new Float32Array(batch)]
+    for (let i = 0; i < batch; i++) {
+      const [alpha, sigma] = [levels.alpha[i] as number, levels.sigma[i] as number]
+      const { xt: a, output: b } = denoiserCoefficients(this.prediction, alpha, sigma)
+      own[i] = a
+      scale[i] = 1 / b
+    }
+    const shape = [batch, ...xt.shape.slice(1).fill(1)]
+    const column = (values: Float32Array) => tensor(values, { shape, device: xt.device })
+    const rest = denoised.sub(xt.mul(column(own) as Float)) as Float
+    return rest.mul(column(scale) as Float) as Float
+  }
+
+  #score(xt: Float, { gamma, offset, of }: Components): Float {
+    // -1/v_k
+    const precision = of('halfPrecision').mul(2)
+    const score = gamma
+      .mul(precision)
+      .reshape([xt.shape[0] as number, -1, 1])
+      .mul(offset)
+      .sum(1)
+    return score.reshape(xt.shape) as Float
+  }
+
+  #denoise(xt: Float, levels: NoiseLevels, components = this.#components(xt, levels)): Float {
+    const { gamma, offset, of } = components
     const batch = levels.alpha.length
     const towards = gamma.mul(of('gain')).reshape([batch, -1, 1]).mul(offset).sum(1)
     const centre = gamma.matmul(this.#matrix({ device: xt.device }) as Float32)

@@ -111,15 +111,16 @@ export class Mlp extends Module implements ScoreModel {
     if (this.conditionSize > 0) checkCondition(condition, batch, this.conditionSize)
     const parts: Float[] = [xt.reshape([batch, this.size]) as Float]
     if (t !== undefined && this.timeFeatures > 0) {
-      const features =
+      const { dtype, device } = xt
+      parts.push(
         this.timeFeatures === 1
-          ? t
+          ? (tensor(t, { shape: [batch, 1], dtype, device }) as Float)
           : sinusoidalFeatures(
               t.map((time) => 1000 * time),
               this.timeFeatures,
-            )
-      const { dtype, device } = xt
-      parts.push(tensor(features, { shape: [batch, this.timeFeatures], dtype, device }) as Float)
+              { dtype, device },
+            ),
+      )
     }
     if (this.conditionSize > 0) parts.push(condition as Float)
     let x = parts.length === 1 ? (parts[0] as Float) : (concat(parts, 1) as Float)

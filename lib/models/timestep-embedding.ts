@@ -1,8 +1,10 @@
 import type { Initializer } from '../nn/initializer.js'
 import { Linear } from '../nn/layers.js'
 import { Module } from '../nn/module.js'
-import { tensor } from '../tensor/create.js'
+import { type PlaceOptions, tensor } from '../tensor/create.js'
 import type { FloatDType } from '../tensor/dtype.js'
+import { concat } from '../tensor/layout.js'
+import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
 
 /**
@@ -18,28 +20,41 @@ function expFloat32(x: number): number {
   return Math.fround(1 + Math.fround(Math.fround(s * s) * sum + s)) * 2 ** power
 }
 
+/** f_i = 10000^(-i / half), float32 at every step, by the number of features. */
+const frequencyTables = new Map<number, Float32Array>()
+
+function frequenciesOf(features: number): Float32Array {
+  let table = frequencyTables.get(features)
+  if (table === undefined) {
+    const half = features / 2
+    const rate = Math.fround(-Math.log(10000))
+    table = Float32Array.from({ length: half }, (_, i) =>
+      expFloat32(Math.fround(Math.fround(rate * i) / half)),
+    )
+    frequencyTables.set(features, table)
+  }
+  return table
+}
+
 /**
  * cos and sin of t · f_i with f_i = 10000^(-i / half), i < half = features / 2: cosines first (arXiv 1706.03762).
  *
- * Frequencies and angles are float32 at every step, as where the published networks were trained: a frequency's last bit
- * turns an angle at t = 1000 by 6e-5.
+ * Frequencies and angles are float32, as where the published networks were trained: a frequency's last bit turns an angle
+ * at t = 1000 by 6e-5.
  *
- * @returns [t.length, features], row by row
+ * @returns [t.length, features]
  */
-export function sinusoidalFeatures(t: ArrayLike<number>, features: number): Float32Array {
-  const half = features / 2
-  const rate = Math.fround(-Math.log(10000))
-  const frequencies = Float32Array.from({ length: half }, (_, i) =>
-    expFloat32(Math.fround(Math.fround(rate * i) / half)),
-  )
-  const result = new Float32Array(t.length * features)
-  for (let row = 0; row < t.length; row++)
-    for (let i = 0; i < half; i++) {
-      const angle = Math.fround(Math.fround(t[row] as number) * (frequencies[i] as number))
-      result[row * features + i] = Math.cos(angle)
-      result[row * features + half + i] = Math.sin(angle)
-    }
-  return result
+export function sinusoidalFeatures(
+  t: ArrayLike<number>,
+  features: number,
+  { dtype = 'float32', device }: PlaceOptions<FloatDType> = {},
+): Tensor<FloatDType> {
+  const place = device === undefined ? {} : { device }
+  return tidy(() => {
+    const times = tensor(Float32Array.from(t), { shape: [t.length, 1], ...place })
+    const angles = times.mul(tensor(frequenciesOf(features), { shape: [1, features / 2], ...place }))
+    return concat([angles.cos(), angles.sin()], 1).cast(dtype) as Tensor<FloatDType>
+  })
 }
 
 /** Times as vectors: sinusoidal features and two linear layers with SiLU between them. */
@@ -57,11 +72,7 @@ export class TimestepEmbedding extends Module {
   forward(t: ArrayLike<number>): Tensor<FloatDType> {
     const [first, , second] = this.mlp
     const { dtype, device } = first.weight.value
-    const features = tensor(sinusoidalFeatures(t, this.features), {
-      shape: [t.length, this.features],
-      dtype,
-      device,
-    })
+    const features = sinusoidalFeatures(t, this.features, { dtype, device })
     return second.forward(first.forward(features, 'silu'))
   }
 }

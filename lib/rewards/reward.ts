@@ -152,6 +152,15 @@ export function refuseNonFinite(name: string, scores: Float32Array): void {
   )
 }
 
+/** Lets a reward learn from scores; what goes wrong names it. */
+export async function observeScores(reward: Reward, parts: PartScores): Promise<void> {
+  try {
+    await reward.observe?.(parts)
+  } catch (error) {
+    failIn(reward, error)
+  }
+}
+
 function called({ name }: Pick<Reward, 'name'>): string {
   return `reward ${show(name)}`
 }

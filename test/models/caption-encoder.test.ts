@@ -48,9 +48,10 @@ describe('the caption encoder', () => {
 })
 
 describe('sinusoidal features', () => {
-  it('are cosines and then sines at frequencies down to almost 1 / 10,000', () => {
+  it('are cosines and then sines at frequencies down to almost 1 / 10,000', async () => {
     const times = [0, 1, 999.5]
-    const features = models.sinusoidalFeatures(times, 8)
+    using tensor = models.sinusoidalFeatures(times, 8)
+    const features = await tensor.data()
     for (const [row, t] of times.entries())
       for (let i = 0; i < 4; i++) {
         const angle = t * 10000 ** (-i / 4)

@@ -1,0 +1,20 @@
+export { ShuffledBatches } from './batches.js'
+export { type Partly, readConfig, resolveConfig } from './config.js'
+export {
+  type PretrainAutoencoderConfig,
+  pretrainAutoencoder,
+} from './pretrain-autoencoder.js'
+export { type PretrainClipConfig, pretrainClip } from './pretrain-clip.js'
+export type { OptimizerConfig, PretrainConfig, PretrainOptions } from './pretrain-config.js'
+export { type PretrainTeacherConfig, pretrainTeacher } from './pretrain-teacher.js'
+export { progressLine } from './progress.js'
+export {
+  type Checkpointed,
+  type Metrics,
+  moduleState,
+  type Progress,
+  type StepHooks,
+  TrainingRun,
+  type TrainingRunOptions,
+} from './run.js'
+export { seedsFrom } from './seeds.js'
