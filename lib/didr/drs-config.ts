@@ -21,7 +21,10 @@ interface RolloutSettings {
   particles?: number
   /** Whether noise is added between the steps. Default: whether there are several particles. */
   stochastic?: boolean
-  /** How much noise: 1 as ancestral sampling, 0 none. Default 1 where it is stochastic. */
+  /**
+   * η, how much noise, from 0 to 2: none at 0, as ancestral sampling at 1; a little more makes up for few steps. Default 1
+   * where it is stochastic.
+   */
   eta?: number
   /**
    * The log-SNR towards which the steps are spaced: beyond it a denoiser call is as good as the sample. Rollouts that start
@@ -165,8 +168,8 @@ function resolveRollout(
   const { eta = stochastic ? 1 : 0, logSnrEnd = 4 } = options
   checkFinite(`${name}.eta`, eta)
   checkFinite(`${name}.logSnrEnd`, logSnrEnd)
-  if (eta < 0 || eta > 1)
-    fail('ERR_RANGE', `${name}.eta: expected a number from 0 to 1, got ${eta}`)
+  if (eta < 0 || eta > 2)
+    fail('ERR_RANGE', `${name}.eta: expected a number from 0 to 2, got ${eta}`)
   if (eta > 0 !== stochastic)
     fail('ERR_CONFIG', `${name}.eta: ${eta} contradicts stochastic: ${stochastic}`)
   if (particles > 1 && options.sampler !== 'posterior' && (eta === 0 || steps === 1))

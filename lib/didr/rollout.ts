@@ -6,7 +6,9 @@
  *     x' = α' x̂0 + √(σ'² - d²) (x - α x̂0)/σ + d ξ,    d = η σ' √(1 - exp(λ - λ')),    ξ ~ N(0, I)
  *
  * η = 0 is deterministic (for a rectified flow an Euler step of the probability-flow ODE), η = 1 draws from
- * q(x' | x, x0 = x̂0), as ancestral sampling does. Steps are spaced evenly in λ and end with a denoiser call.
+ * q(x' | x, x0 = x̂0), as ancestral sampling does. Few such steps spread too little, since x̂0 stands for all of p(x0 | x);
+ * η a little above 1 gives that back: 8 steps with η = 1.2 are as close to posterior samples as 64 with η = 1 (`didr verify
+ * --scores` measures it). Steps are spaced evenly in λ and end with a denoiser call.
  */
 import { noGrad, stopGradient } from '../autograd/vjp.js'
 import type { ScoreModel } from '../models/score-model.js'
@@ -33,7 +35,7 @@ export interface RolloutOptions {
   steps: number
   /** N particles of each sample; more than one only with noise between steps, as they would all be the same. */
   particles: number
-  /** η: 0 deterministic, 1 ancestral. */
+  /** η: 0 deterministic, 1 ancestral; above 1 more noise than that. */
   eta: number
   /** The log-SNR towards which the steps are spaced. */
   logSnrEnd: number
@@ -162,7 +164,8 @@ function stepsOf(
         const next = Math.fround(timeOf(b, k + 1))
         const [nextAlpha, nextSigma] = [schedule.alpha(next), schedule.sigma(next)]
         const shrink = -Math.expm1(schedule.logSnr(time) - schedule.logSnr(next))
-        const noise = eta * nextSigma * Math.sqrt(Math.max(shrink, 0))
+        // More than σ' there cannot be: then the step forgets x and keeps x̂0 alone.
+        const noise = nextSigma * Math.min(eta * Math.sqrt(Math.max(shrink, 0)), 1)
         const kept = Math.sqrt(Math.max(nextSigma * nextSigma - noise * noise, 0))
         ofDenoised = nextAlpha - (kept * alpha) / sigma
         ofX = kept / sigma

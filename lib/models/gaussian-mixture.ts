@@ -50,9 +50,9 @@ export interface QuadraticReward {
   center: readonly number[]
 }
 
-/** Per component and sample, what the formulas above need: arrays [B, K]. */
+/** Per component and sample, what the formulas above need: arrays [B, K], or [B, 1] where all components are as wide. */
 interface Coefficients {
-  /** log(w_k v_k^(-D/2)) + log (2π)^(-D/2) */
+  /** log(v_k^(-D/2)) + log (2π)^(-D/2) */
   logScale: Float32Array
   /** -1 / (2 v_k) */
   halfPrecision: Float32Array
@@ -72,7 +72,7 @@ interface Components {
   gamma: Float32
   /** x_t - α μ_k, [B, K, D] */
   offset: Float32
-  /** A coefficient as a tensor [B, K]. */
+  /** A coefficient as a tensor [B, K] or [B, 1]. */
   of(name: Exclude<keyof Coefficients, 'alpha'>): Float32
 }
 
@@ -223,7 +223,7 @@ export class GaussianMixture implements ScoreModel {
       const chosen = indicators(which as Float32, bounds as Float32)
       const means = this.#matrix({ device })
         .reshape([1, components, dimension])
-        .add(apart.mul(of('gain').reshape([batch, components, 1])))
+        .add(apart.mul(of('gain').reshape([batch, this.#widths.length, 1])))
       const centre = chosen
         .reshape([particles, batch, components, 1])
         .mul(means.reshape([1, batch, components, dimension]))
@@ -282,6 +282,11 @@ export class GaussianMixture implements ScoreModel {
     return tidy(() => target.score(xt, t).sub(this.score(xt, t)) as Float)
   }
 
+  /** The standard deviations that coefficients are computed for: a single one where all are alike. */
+  get #widths(): readonly number[] {
+    return new Set(this.stds).size === 1 ? this.stds.slice(0, 1) : this.stds
+  }
+
   #matrix(place: { device?: Device }): Tensor<'float32', number[]> {
     return tensor(Float32Array.from(this.means.flat()), {
       shape: [this.means.length, this.dimension],
@@ -312,8 +317,9 @@ export class GaussianMixture implements ScoreModel {
   }
 
   #coefficients({ alpha, sigma }: NoiseLevels): Coefficients {
-    const [batch, components] = [alpha.length, this.means.length]
-    const array = () => new Float32Array(batch * components)
+    const batch = alpha.length
+    const widths = this.#widths
+    const array = () => new Float32Array(batch * widths.length)
     const result: Coefficients = {
       logScale: array(),
       halfPrecision: array(),
@@ -322,13 +328,11 @@ export class GaussianMixture implements ScoreModel {
       alpha: Float32Array.from(alpha),
     }
     for (let b = 0; b < batch; b++)
-      for (let k = 0; k < components; k++) {
-        const [a, s, std] = [alpha[b] as number, sigma[b] as number, this.stds[k] as number]
+      for (const [k, std] of widths.entries()) {
+        const [a, s] = [alpha[b] as number, sigma[b] as number]
         const variance = a * a * std * std + s * s
-        const at = b * components + k
-        result.logScale[at] =
-          Math.log(this.weights[k] as number) -
-          (this.dimension / 2) * Math.log(2 * Math.PI * variance)
+        const at = b * widths.length + k
+        result.logScale[at] = -(this.dimension / 2) * Math.log(2 * Math.PI * variance)
         result.halfPrecision[at] = -0.5 / variance
         result.gain[at] = (a * std * std) / variance
         result.posteriorStd[at] = (std * s) / Math.sqrt(variance)
@@ -343,12 +347,21 @@ export class GaussianMixture implements ScoreModel {
     const upload = (values: Float32Array, shape: Shape) =>
       tensor(values, { shape, device }) as Float32
     const of = (name: Exclude<keyof Coefficients, 'alpha'>) =>
-      upload(coefficients[name], [batch, components])
+      upload(coefficients[name], [batch, this.#widths.length])
+    const logWeights = upload(
+      Float32Array.from(this.weights, (weight) => Math.log(weight)),
+      [1, components],
+    )
     const centres = (this.#matrix({ device }).reshape([1, components, dimension]) as Float32).mul(
       upload(coefficients.alpha, [batch, 1, 1]),
     )
     const offset = (xt.reshape([batch, 1, dimension]) as Float32).sub(centres as Float32)
-    const logits = offset.square().sum(2).mul(of('halfPrecision')).add(of('logScale'))
+    const logits = offset
+      .square()
+      .sum(2)
+      .mul(of('halfPrecision'))
+      .add(of('logScale'))
+      .add(logWeights)
     return { logits, gamma: logits.softmax(1), offset, of }
   }
 

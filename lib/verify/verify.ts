@@ -18,8 +18,8 @@ import { distil, type RingGenerator, type RingProblem, ringGenerator, ringProble
 export const ringEstimators = {
   exact: { estimator: 'exact' },
   posterior: { estimator: 'particles', sampler: 'posterior', particles: 64 },
-  particles: { estimator: 'particles', steps: 8, particles: 16 },
-  drp: { estimator: 'drp', steps: 8, particles: 16, stochastic: true },
+  particles: { estimator: 'particles', steps: 8, particles: 16, eta: 1.2 },
+  drp: { estimator: 'drp', steps: 8, particles: 16, stochastic: true, eta: 1.2 },
   damped: { estimator: 'damped', curvature: 1, dataStd: 1.45 },
   tweedie: { estimator: 'tweedie' },
 } as const satisfies Record<string, DrsOptions>
@@ -32,15 +32,17 @@ export interface VerifyOptions {
   estimator?: RingEstimator | DrsOptions
   /** Default 1. */
   beta?: number
-  /** Updates of the generator. Default 2000. */
+  /** Updates of the generator. Default 2500. */
   steps?: number
+  /** Steps of least squares that make the start. Default 1500. */
+  distilSteps?: number
   /** Default 0. */
   seed?: number
   /** Samples in a batch. Default 512. */
   batchSize?: number
-  /** w(t). Default x0; for dmd2, dmd. */
+  /** w(t). Default sigma2; for dmd2, dmd. */
   weighting?: Weighting
-  /** Updates of the assistant for each of the generator. Default 5. */
+  /** Updates of the assistant for each of the generator. Default 4. */
   assistantSteps?: number
   /** Measure at every so many steps besides the end. Default 0: at the end alone. */
   curveEvery?: number
@@ -82,7 +84,10 @@ export interface VerifyReport extends Measurement {
 
 const grid: Grid = { cells: 64, extent: 3.6 }
 const measuredSamples = 100_000
-const distilSteps = 1500
+/** Updates over which the generator's learning rate grows: the assistant has to learn the start first. */
+const warmup = 100
+/** Of generator and assistant, AdamW with betas 0 and 0.99. */
+const learningRate = 4e-3
 /** A seed apart from those of training. */
 const measurementSeed = 0x5eed
 
@@ -162,6 +167,7 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
     'estimator',
     'beta',
     'steps',
+    'distilSteps',
     'seed',
     'batchSize',
     'weighting',
@@ -170,12 +176,13 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
     'keepSamples',
     'onProgress',
   ])
-  const { objective = 'didr', estimator = 'exact', beta = 1, steps = 2000, seed = 0 } = options
-  const { batchSize = 512, assistantSteps = 5, curveEvery = 0 } = options
+  const { objective = 'didr', estimator = 'exact', beta = 1, steps = 2500, seed = 0 } = options
+  const { batchSize = 512, assistantSteps = 4, curveEvery = 0, distilSteps = 1500 } = options
   checkOneOf('options.objective', objective, objectives)
   checkFinite('options.beta', beta)
   if (beta <= 0) fail('ERR_RANGE', `options.beta: expected a number above 0, got ${beta}`)
   checkInteger('options.steps', steps, 1)
+  checkInteger('options.distilSteps', distilSteps, 0)
   checkInteger('options.seed', seed, 0)
   checkInteger('options.curveEvery', curveEvery, 0)
   if (typeof estimator === 'string')
@@ -188,7 +195,7 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
   using assistant = mlp({ size: 2, prediction: 'flow', seed: seed + 1 })
   await distil(ring, problem, { steps: distilSteps, seed })
   const start = measure.points(await samplesOf(ring))
-  const optimizer = { lr: 1e-3, maxNorm: null }
+  const optimizer = { lr: learningRate, maxNorm: null }
   using didr = createDidr({
     generator: ring.generator,
     teacher: problem.reference,
@@ -198,11 +205,11 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
     objective,
     beta,
     drs: typeof estimator === 'string' ? ringEstimators[estimator as RingEstimator] : estimator,
-    ...(options.weighting === undefined ? {} : { weighting: options.weighting }),
+    weighting: options.weighting ?? (objective === 'dmd2' ? 'dmd' : 'sigma2'),
     assistantSteps,
     optimizer: {
-      generator: { ...optimizer, decaySteps: steps },
-      assistant: { ...optimizer, lr: 2e-3, decaySteps: steps * Math.max(assistantSteps, 1) },
+      generator: { ...optimizer, warmup, decaySteps: steps },
+      assistant: { ...optimizer, decaySteps: steps * Math.max(assistantSteps, 1) },
     },
     ema: 0.99,
     seed,

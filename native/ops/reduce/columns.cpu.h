@@ -37,6 +37,9 @@ inline int64_t atLeastOne(int64_t x) { return x > 1 ? x : 1; }
 inline int64_t atMost(int64_t x, int64_t limit) { return x < limit ? x : limit; }
 inline int64_t ceilDivide(int64_t x, int64_t y) { return (x + y - 1) / y; }
 
+inline void storeElement(float* p, float x) { *p = x; }
+inline void storeElement(BFloat16* p, float x) { *p = toBFloat16(x); }
+
 struct Slices {
   int64_t outer, axis, inner;
   int64_t fold;    // indices of the axis per row
@@ -427,8 +430,10 @@ struct LogSumExpColumns {
       const F32 b = load(later.largest.values + c);
       const F32 both = FloatMax::merge(a, b);
       const F32 shift = shiftOf(both);
-      const F32 scaleA = exp(shiftOf(a) - shift);
-      const F32 scaleB = exp(shiftOf(b) - shift);
+      // Nothing was summed below -inf, and 0 times an infinite factor would be NaN.
+      const F32 nothing = broadcast(-__builtin_inff());
+      const F32 scaleA = select(a == nothing, zero(), exp(shiftOf(a) - shift));
+      const F32 scaleB = select(b == nothing, zero(), exp(shiftOf(b) - shift));
       for (int half = 0; half < kLanes; half += kLanes / 2) {
         const F64 sumA = loadBits<F64>(sums.values + c + half);
         const F64 sumB = loadBits<F64>(later.sums.values + c + half);

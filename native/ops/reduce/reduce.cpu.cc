@@ -173,8 +173,39 @@ void reduceArgMax(const ReduceArgs& arguments, CpuContext& context) {
       [](const Columns& total, int64_t c) { return simd::loadInts(total.indices + c); });
 }
 
+// Sums of slices so short that walking them as columns would cost several times the additions. As
+// everywhere, float64 leaves nothing of the order in the float32 result.
+constexpr int64_t kShortSlice = 16;
+
+template <class T>
+void sumShortSlices(const ReduceArgs& arguments, CpuContext& context) {
+  const auto* x = static_cast<const T*>(arguments.x);
+  T* y = static_cast<T*>(arguments.y);
+  const int64_t axis = arguments.axis;
+  const int64_t inner = arguments.inner;
+  const bool squares = arguments.kind == Reduce::kSumSquares;
+  const double divisor = arguments.kind == Reduce::kMean ? static_cast<double>(axis) : 1.0;
+  context.pool.parallelFor(arguments.outer, kReduceGrain / kShortSlice,
+                           [&](int64_t begin, int64_t end) {
+                             for (int64_t o = begin; o < end; ++o)
+                               for (int64_t i = 0; i < inner; ++i) {
+                                 const T* from = x + o * axis * inner + i;
+                                 double sum = 0;
+                                 for (int64_t a = 0; a < axis; ++a) {
+                                   const double value = toFloat(from[a * inner]);
+                                   sum += squares ? value * value : value;
+                                 }
+                                 storeElement(y + o * inner + i, static_cast<float>(sum / divisor));
+                               }
+                           });
+}
+
 template <class T>
 void reduceFloat(const ReduceArgs& arguments, CpuContext& context) {
+  const bool sums = arguments.kind == Reduce::kSum || arguments.kind == Reduce::kMean ||
+                    arguments.kind == Reduce::kSumSquares;
+  if (sums && arguments.axis * arguments.inner <= kShortSlice)
+    return sumShortSlices<T>(arguments, context);
   switch (arguments.kind) {
     case Reduce::kSum:
       return reduceSums<SumColumns<PlainTerm>, T>(arguments, context, 1);

@@ -34,8 +34,40 @@ void normalise(const T* x, T* y, int64_t rows, int64_t rowStride, int64_t width,
   }
 }
 
+// Rows of a few elements each, the same arithmetic without the machinery of columns.
+constexpr int64_t kShortRow = 16;
+
+template <class T>
+void softmaxShortRows(const SoftmaxArgs& arguments, CpuContext& context) {
+  const auto* x = static_cast<const T*>(arguments.x);
+  T* y = static_cast<T*>(arguments.y);
+  const int64_t axis = arguments.axis;
+  context.pool.parallelFor(
+      arguments.outer, kReduceGrain / kShortRow / 4, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          float e[kShortRow] = {};
+          float largest = -__builtin_inff();
+          for (int64_t i = 0; i < axis; ++i) {
+            e[i] = toFloat(x[row * axis + i]);
+            // A NaN stays, once it is there.
+            if (!(e[i] <= largest) && largest == largest) largest = e[i];
+          }
+          const float shift = __builtin_isinf(largest) ? 0.0f : largest;
+          double sum = 0;
+          for (int64_t c = 0; c < axis; c += kLanes)
+            simd::store(e + c, simd::exp(simd::load(e + c) - shift));
+          for (int64_t i = 0; i < axis; ++i) sum += static_cast<double>(e[i]);
+          const float total = static_cast<float>(sum);
+          const float scale = __builtin_isfinite(total) ? 1.0f / total : total - total;
+          for (int64_t i = 0; i < axis; ++i) storeElement(y + row * axis + i, e[i] * scale);
+        }
+      });
+}
+
 template <class T>
 void softmaxOf(const SoftmaxArgs& arguments, CpuContext& context) {
+  if (arguments.inner == 1 && arguments.axis <= kShortRow)
+    return softmaxShortRows<T>(arguments, context);
   const Slices s(arguments.outer, arguments.axis, arguments.inner);
   const T* x = static_cast<const T*>(arguments.x);
   T* y = static_cast<T*>(arguments.y);
