@@ -131,7 +131,9 @@ function ringTask() {
   const steps = 3
   for (let i = 0; i < steps * (assistantSteps + 1); i++) {
     inputs[`z${i}`] = normal([batch, 2], { seed, offset: 3 * i })
-    inputs[`t${i}`] = uniform([batch], { seed, offset: 3 * i + 1 }).mul(high - low).add(low)
+    inputs[`t${i}`] = uniform([batch], { seed, offset: 3 * i + 1 })
+      .mul(high - low)
+      .add(low)
     inputs[`noise${i}`] = normal([batch, 2], { seed, offset: 3 * i + 2 })
   }
   const make = () => {

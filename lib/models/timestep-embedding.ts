@@ -52,7 +52,9 @@ export function sinusoidalFeatures(
   const place = device === undefined ? {} : { device }
   return tidy(() => {
     const times = tensor(Float32Array.from(t), { shape: [t.length, 1], ...place })
-    const angles = times.mul(tensor(frequenciesOf(features), { shape: [1, features / 2], ...place }))
+    const angles = times.mul(
+      tensor(frequenciesOf(features), { shape: [1, features / 2], ...place }),
+    )
     return concat([angles.cos(), angles.sin()], 1).cast(dtype) as Tensor<FloatDType>
   })
 }

@@ -107,9 +107,11 @@ Napi::Value embedding(const Call& call) {
   if (shape.rank == kMaxRank) fail(Code::kShape, "ids: too many axes");
   shape.push(table.size());
   Output y(call, table.device, table.dtype, shape);
+  const Output outside(call, table.device, DType::kInt32, shapeOf({1}));
   submit(call, table.device, Op::embedding,
          EmbeddingArgs{table.record.data(), static_cast<const int32_t*>(ids.data()), y.data(),
-                       ids.count(), table.rows(), table.size(), table.dtype});
+                       static_cast<int32_t*>(outside.data()), ids.count(), table.rows(),
+                       table.size(), table.dtype});
   return y.id(call);
 }
 
@@ -621,10 +623,13 @@ Napi::Value crossEntropy(const Call& call) {
   const TensorRecord targets = call.tensorOf(1, "targets", x.device, DType::kInt32, x.rows());
   Output loss(call, x.device, DType::kFloat32, Shape{});
   Output gradient(call, x.device, x.dtype, x.shape());
+  const Output partials(call, x.device, DType::kFloat32, shapeOf({x.rows()}));
+  const Output outside(call, x.device, DType::kInt32, shapeOf({1}));
   submit(call, x.device, Op::crossEntropy,
          CrossEntropyArgs{x.record.data(), static_cast<const int32_t*>(targets.data()),
-                          static_cast<float*>(loss.data()), gradient.data(), x.rows(), x.size(),
-                          x.dtype});
+                          static_cast<float*>(loss.data()), gradient.data(),
+                          static_cast<float*>(partials.data()),
+                          static_cast<int32_t*>(outside.data()), x.rows(), x.size(), x.dtype});
   return list(call, {loss.id(call), gradient.id(call)});
 }
 
@@ -635,9 +640,10 @@ Napi::Value mse(const Call& call) {
   const void* y = x.tensor(call, 1, "y", count);
   Output loss(call, x.device, DType::kFloat32, Shape{});
   Output gradient(call, x.device, x.dtype, x.shape());
+  const Output partials(call, x.device, DType::kFloat32, shapeOf({msePartials(count)}));
   submit(call, x.device, Op::mse,
-         MseArgs{x.record.data(), y, static_cast<float*>(loss.data()), gradient.data(), count,
-                 x.dtype});
+         MseArgs{x.record.data(), y, static_cast<float*>(loss.data()), gradient.data(),
+                 static_cast<float*>(partials.data()), count, x.dtype});
   return list(call, {loss.id(call), gradient.id(call)});
 }
 

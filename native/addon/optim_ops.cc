@@ -114,12 +114,15 @@ Napi::Value gradientNorm(const Call& call) {
   const Table<GradientRow> table(call, device, rows);
   const Output partials(call, device, DType::kUint8,
                         vectorOf(blocks * static_cast<int64_t>(sizeof(double))));
+  const Output fault(call, device, DType::kUint8,
+                     vectorOf(static_cast<int64_t>(sizeof(GradientFault))));
   Output norm(call, device, DType::kFloat32, Shape{});
   Output clip(call, device, DType::kFloat32, Shape{});
   submit(call, device, Op::gradientNorm,
          GradientNormArgs{table.rows(), static_cast<int64_t>(rows.size()), blocks,
                           static_cast<double*>(partials.data()), static_cast<float*>(norm.data()),
-                          static_cast<float*>(clip.data()), maxNorm});
+                          static_cast<float*>(clip.data()), maxNorm,
+                          static_cast<GradientFault*>(fault.data())});
   Napi::Array result = Napi::Array::New(call.env(), 2);
   result.Set(0u, norm.id(call));
   result.Set(1u, clip.id(call));

@@ -307,8 +307,11 @@ Napi::Value reduce(const Call& call) {
     if (i < first || i > last) shape.push(x.shape[i]);
   const int device = x.storage->device;
   Output y(call, device, resultOf(kind, x.dtype), shape);
+  Shape bytes;
+  bytes.push(reduceWorkspace(outer, axis, inner));
+  const Output workspace(call, device, DType::kUint8, bytes);  // freed in the queue's order
   submit(call, device, Op::reduce,
-         ReduceArgs{x.data(), y.data(), kind, x.dtype, outer, axis, inner});
+         ReduceArgs{x.data(), y.data(), kind, x.dtype, outer, axis, inner, workspace.data()});
   return y.id(call);
 }
 

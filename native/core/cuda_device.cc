@@ -8,6 +8,9 @@
 #include "native/core/pause.h"
 #include "native/core/report_nonfinite.h"
 #include "native/ops/didr/report_nonfinite.h"
+#include "native/ops/nn/embedding.h"
+#include "native/ops/nn/losses.h"
+#include "native/ops/optim/gradient_norm.h"
 
 #if !defined(_WIN32)
 #include <dlfcn.h>
@@ -20,6 +23,12 @@ Status statusOf(const CudaFailure& failure) { return {failure.code, failure.mess
 
 std::string versionText(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// What an op says that was given indices outside its operand: `staged` is their number.
+Status outsideStatus(const void* staged, const char* op, const char* message) {
+  if (*static_cast<const int32_t*>(staged) == 0) return {};
+  return {Code::kRange, std::string(op) + ": " + message};
 }
 
 }  // namespace
@@ -218,20 +227,59 @@ Status CudaDevice::stageDownload(const void* source, size_t bytes, Completion& c
   return {};
 }
 
+// Called with queueMutex_ held.
+Status CudaDevice::stageJudgement(const void* source, size_t bytes, const char* op,
+                                  Status (*judge)(const void* staged, size_t bytes, const char* op),
+                                  Session& session) {
+  Completion completion;
+  completion.session = &session;
+  completion.judge = judge;
+  completion.judged = op;
+  Status status = stageDownload(source, bytes, completion);
+  complete(std::move(completion));
+  return status;
+}
+
 Status CudaDevice::submit(Op op, const void* arguments, size_t, Session& session) {
   const std::lock_guard lock(queueMutex_);
-  if (op == Op::reportNonFinite) {
-    const auto& report = *static_cast<const ReportNonFiniteArgs*>(arguments);
-    Completion completion;
-    completion.session = &session;
-    completion.countsOf = report.name;
-    Status status = stageDownload(report.counts,
-                                  static_cast<size_t>(report.batch) * sizeof(int32_t), completion);
-    complete(std::move(completion));
-    return status;
-  }
   CudaFailure failure;
   if (!module_.launch(queue_, static_cast<int>(op), arguments, failure)) return statusOf(failure);
+  // Kernels cannot fail an op: these leave what is needed to tell.
+  if (op == Op::reportNonFinite) {
+    const auto& report = *static_cast<const ReportNonFiniteArgs*>(arguments);
+    return stageJudgement(
+        report.counts, static_cast<size_t>(report.batch) * sizeof(int32_t), report.name,
+        [](const void* staged, size_t bytes, const char* name) {
+          return nonFiniteStatus(name, static_cast<const int32_t*>(staged),
+                                 static_cast<int64_t>(bytes / sizeof(int32_t)));
+        },
+        session);
+  }
+  if (op == Op::embedding)
+    return stageJudgement(
+        static_cast<const EmbeddingArgs*>(arguments)->outside, sizeof(int32_t), nameOf(op),
+        [](const void* staged, size_t, const char* name) {
+          return outsideStatus(staged, name, kIdOutside);
+        },
+        session);
+  if (op == Op::crossEntropy)
+    return stageJudgement(
+        static_cast<const CrossEntropyArgs*>(arguments)->outside, sizeof(int32_t), nameOf(op),
+        [](const void* staged, size_t, const char* name) {
+          return outsideStatus(staged, name, kTargetOutside);
+        },
+        session);
+  if (op == Op::gradientNorm) {
+    const auto& norm = *static_cast<const GradientNormArgs*>(arguments);
+    return stageJudgement(
+        norm.fault, sizeof(GradientFault), nameOf(op),
+        [](const void* staged, size_t, const char*) {
+          const auto& fault = *static_cast<const GradientFault*>(staged);
+          return fault.tensors == 0 ? Status()
+                                    : gradientStatus(fault.tensors, fault.first, fault.count);
+        },
+        session);
+  }
   return {};
 }
 
@@ -280,10 +328,8 @@ void CudaDevice::finish(Completion& completion) {
   if (session == nullptr || session->abandoned()) return;
   if (!reached) {
     session->report(statusOf(failure));
-  } else if (completion.bytes > 0 && completion.countsOf != nullptr) {
-    Status status =
-        nonFiniteStatus(completion.countsOf, static_cast<const int32_t*>(completion.staging),
-                        static_cast<int64_t>(completion.bytes / sizeof(int32_t)));
+  } else if (completion.bytes > 0 && completion.judge != nullptr) {
+    Status status = completion.judge(completion.staging, completion.bytes, completion.judged);
     if (!status.ok()) session->report(std::move(status));
   } else if (completion.bytes > 0 && completion.target != nullptr) {
     std::memcpy(completion.target, completion.staging, completion.bytes);

@@ -67,7 +67,9 @@ class CudaDevice final : public Device {
     size_t stagingBytes = 0;
     void* target = nullptr;  // where staged bytes go, or null
     size_t bytes = 0;
-    const char* countsOf = nullptr;  // the staged bytes are this op's non-finite counts
+    // Makes of the staged bytes whether the op of that name failed, or is null.
+    Status (*judge)(const void* staged, size_t bytes, const char* op) = nullptr;
+    const char* judged = nullptr;
     Session* session = nullptr;
     Notify notify = nullptr;
     void* context = nullptr;
@@ -78,6 +80,10 @@ class CudaDevice final : public Device {
 
   Status takeStaging(size_t bytes, Completion& completion);
   Status stageDownload(const void* source, size_t bytes, Completion& completion);
+  // Reads back what a kernel left for `judge`, whose verdict the session gets.
+  Status stageJudgement(const void* source, size_t bytes, const char* op,
+                        Status (*judge)(const void* staged, size_t bytes, const char* op),
+                        Session& session);
   void complete(Completion completion);
   void finish(Completion& completion);
   void completionLoop();

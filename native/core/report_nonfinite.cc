@@ -23,7 +23,21 @@ std::string describe(const int32_t* counts, int64_t batch) {
   return message;
 }
 
+std::string describeGradients(int64_t tensors, int64_t first, int64_t count) {
+  if (first < 0) return "the gradients are finite but their norm is past the range of float32";
+  return "gradient " + std::to_string(first) + " of " + std::to_string(tensors) + " has " +
+         std::to_string(count) + " NaN or infinite values; nothing was changed";
+}
+
 }  // namespace
+
+Status gradientStatus(int64_t tensors, int64_t first, int64_t count) {
+  return {Code::kNonfinite, "gradientNorm: " + describeGradients(tensors, first, count)};
+}
+
+void refuseGradients(CpuContext& context, int64_t tensors, int64_t first, int64_t count) {
+  context.failure = {Code::kNonfinite, describeGradients(tensors, first, count)};
+}
 
 Status nonFiniteStatus(const char* op, const int32_t* counts, int64_t batch) {
   const std::string message = describe(counts, batch);

@@ -1,6 +1,6 @@
 // `stridedCopy` on the CPU. Contract: copy.h.
 //
-// Axes are sorted by their stride in y and merged where both sides walk them like one. Then:
+// Of the axes in the order of copy_plan.h:
 //   rows        both sides contiguous along the innermost axis: memcpy
 //   transpose   y is contiguous along the innermost axis, x along another: square tiles of one
 //               cache line a side, read line by line into a buffer, transposed in registers and
@@ -15,6 +15,7 @@
 
 #include "native/core/op.h"
 #include "native/core/simd.h"
+#include "native/ops/layout/copy_plan.h"
 
 namespace didr {
 namespace DIDR_LEVEL {
@@ -23,50 +24,13 @@ namespace {
 constexpr int64_t kGrainBytes = 1 << 18;
 constexpr int kLineBytes = 64;
 
-struct Axis {
-  int64_t size;
-  int64_t xStride;
-  int64_t yStride;
-};
-
-struct CopyPlan {
-  int rank = 0;
-  int64_t count = 1;
-  Axis axes[kMaxRank];  // innermost last
-
-  explicit CopyPlan(const StridedCopyArgs& arguments) {
-    for (int axis = 0; axis < arguments.rank; ++axis) {
-      const Axis next{arguments.shape[axis], arguments.xStrides[axis], arguments.yStrides[axis]};
-      count *= next.size;
-      if (next.size == 1) continue;
-      int place = rank++;
-      for (; place > 0 && axes[place - 1].yStride < next.yStride; --place)
-        axes[place] = axes[place - 1];
-      axes[place] = next;
-    }
-    int merged = 0;
-    for (int axis = 0; axis < rank; ++axis) {
-      const Axis& next = axes[axis];
-      if (merged > 0 && axes[merged - 1].xStride == next.size * next.xStride &&
-          axes[merged - 1].yStride == next.size * next.yStride)
-        axes[merged - 1] = {axes[merged - 1].size * next.size, next.xStride, next.yStride};
-      else
-        axes[merged++] = next;
-    }
-    rank = merged;
-    if (rank == 0) axes[rank++] = {1, 1, 1};
-  }
-
-  const Axis& inner() const { return axes[rank - 1]; }
-};
-
 // The position of a walk over the axes before the innermost ones.
 struct Cursor {
   int64_t index[kMaxRank];
   int64_t x = 0;
   int64_t y = 0;
 
-  Cursor(const Axis* axes, int rank, int64_t position) {
+  Cursor(const CopyAxis* axes, int rank, int64_t position) {
     for (int axis = rank - 1; axis >= 0; --axis) {
       index[axis] = position % axes[axis].size;
       position /= axes[axis].size;
@@ -75,7 +39,7 @@ struct Cursor {
     }
   }
 
-  void next(const Axis* axes, int rank) {
+  void next(const CopyAxis* axes, int rank) {
     for (int axis = rank - 1; axis >= 0; --axis) {
       x += axes[axis].xStride;
       y += axes[axis].yStride;
@@ -88,7 +52,7 @@ struct Cursor {
 };
 
 template <class Bits>
-void copyRow(const Bits* x, Bits* y, int64_t count, const Axis& axis) {
+void copyRow(const Bits* x, Bits* y, int64_t count, const CopyAxis& axis) {
   if (axis.xStride == 1 && axis.yStride == 1) {
     memcpy(y, x, static_cast<size_t>(count) * sizeof(Bits));
   } else if (axis.xStride == 0 && axis.yStride == 1) {
@@ -101,7 +65,7 @@ void copyRow(const Bits* x, Bits* y, int64_t count, const Axis& axis) {
 
 template <class Bits>
 void copyRows(const CopyPlan& plan, const Bits* x, Bits* y, CpuContext& context) {
-  const Axis& inner = plan.inner();
+  const CopyAxis& inner = plan.inner();
   const int outerRank = plan.rank - 1;
   constexpr int64_t kGrain = kGrainBytes / static_cast<int64_t>(sizeof(Bits));
   context.pool.parallelFor(plan.count, kGrain, [&](int64_t begin, int64_t end) {
@@ -181,9 +145,9 @@ void copyTransposed(const CopyPlan& plan, int along, const Bits* x, Bits* y, Cpu
   constexpr int64_t kSide = kLineBytes / static_cast<int>(sizeof(Bits));
   constexpr int64_t kGroupSide = kSide * kGroup;
   // x[i][j] with j contiguous, y[j][i] with i contiguous.
-  const Axis iAxis = plan.inner();
-  const Axis jAxis = plan.axes[along];
-  Axis outer[kMaxRank];
+  const CopyAxis iAxis = plan.inner();
+  const CopyAxis jAxis = plan.axes[along];
+  CopyAxis outer[kMaxRank];
   int outerRank = 0;
   for (int axis = 0; axis < plan.rank - 1; ++axis)
     if (axis != along) outer[outerRank++] = plan.axes[axis];
@@ -245,7 +209,7 @@ void copy(const StridedCopyArgs& arguments, CpuContext& context) {
   if (plan.count == 0) return;
   const Bits* x = static_cast<const Bits*>(arguments.x);
   Bits* y = static_cast<Bits*>(arguments.y);
-  const Axis& inner = plan.inner();
+  const CopyAxis& inner = plan.inner();
   if (inner.yStride == 1 && inner.xStride > 1)
     for (int axis = plan.rank - 2; axis >= 0; --axis)
       if (plan.axes[axis].xStride == 1) return copyTransposed(plan, axis, x, y, context);

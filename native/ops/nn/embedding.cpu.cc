@@ -19,13 +19,11 @@ DIDR_SIMD bool allInside(const int32_t* ids, int64_t count, int64_t vocabulary) 
   return inside;
 }
 
-constexpr const char* kOutside = "an id lies outside the vocabulary";
-
 }  // namespace
 
 void embeddingCpu(const EmbeddingArgs& arguments, CpuContext& context) {
   if (!allInside(arguments.ids, arguments.count, arguments.vocabulary))
-    return refuse(context, Code::kRange, kOutside);
+    return refuse(context, Code::kRange, kIdOutside);
   const auto rowBytes = static_cast<int64_t>(sizeOf(arguments.dtype)) * arguments.size;
   if (rowBytes == 0) return;
   context.pool.parallelFor(
@@ -39,7 +37,7 @@ void embeddingCpu(const EmbeddingArgs& arguments, CpuContext& context) {
 
 void embeddingBackwardCpu(const EmbeddingBackwardArgs& arguments, CpuContext& context) {
   if (!allInside(arguments.ids, arguments.count, arguments.vocabulary))
-    return refuse(context, Code::kRange, kOutside);
+    return refuse(context, Code::kRange, kIdOutside);
   const int64_t size = arguments.size;
   context.pool.parallelFor(arguments.vocabulary, rowGrain(size), [&](int64_t begin, int64_t end) {
     clear(arguments.dTable + begin * size, (end - begin) * size);

@@ -124,7 +124,7 @@ void mseAs(const MseArgs& arguments, CpuContext& context) {
 void crossEntropyCpu(const CrossEntropyArgs& arguments, CpuContext& context) {
   for (int64_t row = 0; row < arguments.rows; ++row)
     if (arguments.targets[row] < 0 || arguments.targets[row] >= arguments.classes)
-      return refuse(context, Code::kRange, "a target lies outside the classes");
+      return refuse(context, Code::kRange, kTargetOutside);
   if (arguments.dtype == DType::kBFloat16)
     crossEntropyAs<BFloat16>(arguments, context);
   else

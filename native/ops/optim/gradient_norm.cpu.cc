@@ -1,14 +1,14 @@
 // The norm of a list of gradients on the CPU, see gradient_norm.h for the maths.
 //
-// Parallel over blocks; each leaves the sum of its squares in partials, which the calling thread then adds up in order.
-// Bytes: 4 read per float32 element, 2 per bfloat16; 8 written and read per block of 8192.
+// Parallel over blocks; each leaves the sum of its squares in partials, which the calling thread
+// then adds up in order. Bytes: 4 read per float32 element, 2 per bfloat16; 8 written and read per
+// block of 8192.
 #include "native/ops/optim/gradient_norm.h"
 
 #include <cmath>
-#include <cstdio>
 
 #include "native/core/op.h"
-#include "native/core/refuse.h"
+#include "native/core/report_nonfinite.h"
 #include "native/core/simd_double.h"
 
 namespace didr {
@@ -64,17 +64,10 @@ int64_t countNonFinite(const GradientRow& row) {
 
 // Says which gradient is at fault; runs only when one is.
 void refuseNorm(const GradientNormArgs& arguments, CpuContext& context) {
-  char message[160] = "the gradients are finite but their norm is past the range of float32";
-  for (int64_t i = 0; i < arguments.tensors; ++i) {
-    const int64_t found = countNonFinite(arguments.rows[i]);
-    if (found == 0) continue;
-    snprintf(message, sizeof message,
-             "gradient %lld of %lld has %lld NaN or infinite values; nothing was changed",
-             static_cast<long long>(i), static_cast<long long>(arguments.tensors),
-             static_cast<long long>(found));
-    break;
-  }
-  refuse(context, Code::kNonfinite, message);
+  for (int64_t i = 0; i < arguments.tensors; ++i)
+    if (const int64_t found = countNonFinite(arguments.rows[i]); found > 0)
+      return refuseGradients(context, arguments.tensors, i, found);
+  refuseGradients(context, arguments.tensors, -1, 0);
 }
 
 }  // namespace

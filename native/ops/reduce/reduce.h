@@ -14,6 +14,8 @@
 // and argMax. The output has the dtype of x, int32 for argMax.
 // Order: fixed by the shape alone. An axis is cut into fixed blocks, blocks are summed over 16
 // logical lanes, block results are added in order; so threads and instruction levels change no bit.
+// Workspace: reduceWorkspace() bytes, where a device cuts an axis among blocks that cannot wait for
+// each other; the CPU uses none.
 // Aliasing: none. Bytes: x is read once (logSumExp: once, in blocks that stay in cache), y written
 // once.
 #pragma once
@@ -37,7 +39,36 @@ struct ReduceArgs {
   int64_t outer;
   int64_t axis;
   int64_t inner;
+  void* workspace = nullptr;  // not read where there are no sections, nor on the CPU
 };
+
+// Into how many sections of how many indices an axis is cut: enough of them to fill a device where
+// there are few results, none below kReduceSection elements.
+struct ReduceSections {
+  int64_t count;
+  int64_t length;
+};
+inline constexpr int64_t kReduceSection = 8192;
+
+DIDR_HOST_DEVICE ReduceSections reduceSections(int64_t outer, int64_t axis, int64_t inner) {
+  constexpr int64_t kWanted = 1024;  // blocks
+  constexpr int64_t kWidth = 128;    // columns of a block
+  constexpr int64_t kVectorLength = 8;
+  const int64_t slices = outer * ((inner + kWidth - 1) / kWidth);
+  if (slices == 0 || slices >= kWanted || axis == 0) return {1, axis};
+  const int64_t most = axis * (inner < kWidth ? inner : kWidth) / kReduceSection;
+  const int64_t wanted = kWanted / slices < most ? kWanted / slices : most;
+  if (wanted <= 1) return {1, axis};
+  const int64_t length = (axis + wanted - 1) / wanted;
+  const int64_t rounded = (length + kVectorLength - 1) / kVectorLength * kVectorLength;
+  return {(axis + rounded - 1) / rounded, rounded};
+}
+
+DIDR_HOST_DEVICE int64_t reduceWorkspace(int64_t outer, int64_t axis, int64_t inner) {
+  constexpr int64_t kPartialBytes = 16;
+  const int64_t sections = reduceSections(outer, axis, inner).count;
+  return sections > 1 ? outer * sections * inner * kPartialBytes : 0;
+}
 
 DIDR_HOST_DEVICE constexpr bool supports(Reduce kind, DType dtype) {
   switch (dtype) {

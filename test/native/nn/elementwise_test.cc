@@ -232,8 +232,8 @@ TEST_CASE_TEMPLATE("embedding gathers rows", T, float, BFloat16) {
     atEveryLevel([&](const auto& launch) {
       Guarded<T> gtable(table), y(5 * size);
       Guarded<int32_t> gids(ids);
-      launch(Op::embedding, EmbeddingArgs{gtable.data(), gids.data(), y.data(), 5, vocabulary, size,
-                                          DTypeOf<T>::value});
+      launch(Op::embedding, EmbeddingArgs{gtable.data(), gids.data(), y.data(), nullptr, 5,
+                                          vocabulary, size, DTypeOf<T>::value});
       checkClose(y.values(), expected, 0);
       Bytes bytes;
       bytes.add(y.values());
@@ -269,9 +269,10 @@ TEST_CASE("embedding refuses ids outside the vocabulary") {
   for (const int32_t bad : {-1, 3, INT32_MAX, INT32_MIN}) {
     Guarded<float> table(someFloats(12, 1)), y(8);
     Guarded<int32_t> ids(std::vector<int32_t>{1, bad});
-    checkRefused(Op::embedding,
-                 EmbeddingArgs{table.data(), ids.data(), y.data(), 2, 3, 4, DType::kFloat32},
-                 Code::kRange);
+    checkRefused(
+        Op::embedding,
+        EmbeddingArgs{table.data(), ids.data(), y.data(), nullptr, 2, 3, 4, DType::kFloat32},
+        Code::kRange);
     checkRefused(Op::embeddingBackward,
                  EmbeddingBackwardArgs{y.data(), ids.data(), table.data(), 2, 3, 4}, Code::kRange);
   }

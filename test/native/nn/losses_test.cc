@@ -40,8 +40,9 @@ TEST_CASE_TEMPLATE("crossEntropy and its gradient", T, float, BFloat16) {
       Guarded<T> gx(x), dx(shape.rows * shape.classes);
       Guarded<int32_t> gtargets(targets);
       Guarded<float> value(1);
-      launch(Op::crossEntropy, CrossEntropyArgs{gx.data(), gtargets.data(), value.data(), dx.data(),
-                                                shape.rows, shape.classes, DTypeOf<T>::value});
+      launch(Op::crossEntropy,
+             CrossEntropyArgs{gx.data(), gtargets.data(), value.data(), dx.data(), nullptr, nullptr,
+                              shape.rows, shape.classes, DTypeOf<T>::value});
       checkClose(value.values(), {loss}, 3e-6);
       Values scaled = gradient;
       std::vector<T> actual = dx.values();
@@ -53,8 +54,9 @@ TEST_CASE_TEMPLATE("crossEntropy and its gradient", T, float, BFloat16) {
       }
       checkClose(wide, scaled, toleranceOf<T>(3e-6));
       // In place.
-      launch(Op::crossEntropy, CrossEntropyArgs{gx.data(), gtargets.data(), value.data(), gx.data(),
-                                                shape.rows, shape.classes, DTypeOf<T>::value});
+      launch(Op::crossEntropy,
+             CrossEntropyArgs{gx.data(), gtargets.data(), value.data(), gx.data(), nullptr, nullptr,
+                              shape.rows, shape.classes, DTypeOf<T>::value});
       Bytes bytes, inPlace;
       bytes.add(dx.values());
       inPlace.add(gx.values());
@@ -69,10 +71,10 @@ TEST_CASE("crossEntropy refuses targets outside the classes") {
   for (const int32_t bad : {-1, 3, INT32_MAX}) {
     Guarded<float> x(someFloats(6, 1)), dx(6), loss(1);
     Guarded<int32_t> targets(std::vector<int32_t>{0, bad});
-    checkRefused(
-        Op::crossEntropy,
-        CrossEntropyArgs{x.data(), targets.data(), loss.data(), dx.data(), 2, 3, DType::kFloat32},
-        Code::kRange);
+    checkRefused(Op::crossEntropy,
+                 CrossEntropyArgs{x.data(), targets.data(), loss.data(), dx.data(), nullptr,
+                                  nullptr, 2, 3, DType::kFloat32},
+                 Code::kRange);
   }
 }
 
@@ -91,8 +93,8 @@ TEST_CASE_TEMPLATE("mse and its gradient", T, float, BFloat16) {
     atEveryLevel([&](const auto& launch) {
       Guarded<T> gx(x), gy(y), dx(count);
       Guarded<float> value(1);
-      launch(Op::mse,
-             MseArgs{gx.data(), gy.data(), value.data(), dx.data(), count, DTypeOf<T>::value});
+      launch(Op::mse, MseArgs{gx.data(), gy.data(), value.data(), dx.data(), nullptr, count,
+                              DTypeOf<T>::value});
       checkClose(value.values(), {loss / static_cast<double>(count)}, 1e-6);
       int64_t wrong = 0;
       const std::vector<T> actual = dx.values();
@@ -114,16 +116,17 @@ TEST_CASE("losses of nothing are NaN, as is the loss of a NaN") {
     Guarded<float> none(0), one(std::vector<float>{std::nanf("")}), zero(std::vector<float>{0}),
         dx(1), loss(1);
     Guarded<int32_t> target(std::vector<int32_t>{0});
-    launch(Op::mse,
-           MseArgs{none.data(), none.data(), loss.data(), none.data(), 0, DType::kFloat32});
+    launch(Op::mse, MseArgs{none.data(), none.data(), loss.data(), none.data(), nullptr, 0,
+                            DType::kFloat32});
     CHECK(std::isnan(loss.data()[0]));
-    launch(Op::mse, MseArgs{one.data(), zero.data(), loss.data(), dx.data(), 1, DType::kFloat32});
+    launch(Op::mse,
+           MseArgs{one.data(), zero.data(), loss.data(), dx.data(), nullptr, 1, DType::kFloat32});
     CHECK(std::isnan(loss.data()[0]));
     launch(Op::crossEntropy, CrossEntropyArgs{none.data(), target.data(), loss.data(), none.data(),
-                                              0, 3, DType::kFloat32});
+                                              nullptr, nullptr, 0, 3, DType::kFloat32});
     CHECK(std::isnan(loss.data()[0]));
-    launch(Op::crossEntropy, CrossEntropyArgs{one.data(), target.data(), loss.data(), dx.data(), 1,
-                                              1, DType::kFloat32});
+    launch(Op::crossEntropy, CrossEntropyArgs{one.data(), target.data(), loss.data(), dx.data(),
+                                              nullptr, nullptr, 1, 1, DType::kFloat32});
     CHECK(std::isnan(loss.data()[0]));
     return Bytes();
   });
