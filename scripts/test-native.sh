@@ -2,6 +2,9 @@
 # Builds and runs the native tests: the core and the CPU kernels under AddressSanitizer with UndefinedBehaviorSanitizer
 # and as they ship, the queue, the pool and the allocator under ThreadSanitizer.
 #   scripts/test-native.sh [plain] [address] [thread]      default: all three
+#
+# Left out unless DIDR_LONG_TESTS is set: the CUDA kernels on the host as they ship (AddressSanitizer's build goes through
+# all of them), and ThreadSanitizer for all but the method's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- plain address thread
@@ -19,5 +22,11 @@ for flavour in "$@"; do
   cmake -S . -B "$folder" -G Ninja -DDIDR_BUILD_TESTS=ON -DDIDR_CUDA=OFF \
     -DDIDR_LEVELS="$levels" -DDIDR_SANITIZE="${flavour/plain/}" >"$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
   cmake --build "$folder" >"$folder.log" 2>&1 || { tail -50 "$folder.log"; exit 1; }
-  ctest --test-dir "$folder" --output-on-failure --timeout 600
+  left_out=()
+  if [ -z "${DIDR_LONG_TESTS:-}" ]; then
+    left_out=(--label-exclude long)
+    [ "$flavour" = plain ] && left_out+=(--exclude-regex '^cuda-on-host')
+    echo "without DIDR_LONG_TESTS: ${left_out[*]}"
+  fi
+  ctest --test-dir "$folder" --output-on-failure --timeout 900 --parallel "$(nproc)" "${left_out[@]}"
 done
