@@ -8,7 +8,7 @@ import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { temporaryFolder, writeShapes } from '../data/shapes.js'
-import { buildPackage, type Outcome, runCommand } from '../fixtures/run-program.js'
+import { type Outcome, runCommand } from '../fixtures/run-program.js'
 import { configFile, tinyAutoencoder } from './tiny.js'
 
 const command = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../dist/cli/main.js')
@@ -26,7 +26,6 @@ async function runAndSignal(
   args: string[],
   moments: readonly Moment[],
 ): Promise<Pick<Outcome, 'code' | 'signal'>> {
-  buildPackage()
   const child = spawn(process.execPath, [command, ...args], { stdio: 'ignore' })
   const ended = new Promise<Pick<Outcome, 'code' | 'signal'>>((resolve, reject) => {
     child.on('error', reject)

@@ -33,7 +33,7 @@ describe('the ring', () => {
     const problem = ringProblem(1)
     const ring = ringGenerator(0, problem)
     using network = ring.network
-    await distil(ring, problem, { steps: 200, seed: 0 })
+    await distil(ring, problem, { steps: 400, seed: 0 })
     using samples = tidy(() => ring.generator.forward(normal([20_000, 2], { seed: 9 })))
     const points = await samples.data()
     const shares = new Array<number>(8).fill(0)
