@@ -82,7 +82,7 @@ function dispose(...lists: (readonly { dispose(): void }[])[]): void {
 }
 
 async function worst(x: Tensor, exact: Float64Array): Promise<number> {
-  const got = await x.data()
+  const got = Float32Array.from(await x.data())
   expect(got.length).toBe(exact.length)
   return got.reduce((most, value, i) => Math.max(most, Math.abs(value - (exact[i] as number))), 0)
 }
