@@ -28,7 +28,10 @@ const bytesOf: Record<string, number> = {
 }
 
 /** Header text and data as they are in the file, whatever they say. */
-export function compose(header: string | Buffer, data: Buffer = Buffer.alloc(0)): Buffer<ArrayBuffer> {
+export function compose(
+  header: string | Buffer,
+  data: Buffer = Buffer.alloc(0),
+): Buffer<ArrayBuffer> {
   const json = Buffer.from(header)
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(json.length))
