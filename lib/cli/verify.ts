@@ -5,6 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { checkInteger } from '../checks.js'
 import { type Objective, objectives } from '../didr/config.js'
 import { fail } from '../errors.js'
 import { paretoChart, ringChart, trackingChart } from '../verify/charts.js'
@@ -30,7 +31,8 @@ samples at the wrong mode.
   --steps N           updates of the generator; default 2500
   --batch N           samples in a batch; default 512
   --seed N            default 0
-  --all               every objective and estimator, seeds 0 to 2, as a table
+  --all               every objective and estimator, as a table
+  --seeds N           of the table: seeds 0 to N - 1; default 3
   --pareto            reward against KL to the reference, didr and diff-instruct++ over a range of temperatures
   --scores            bias and spread of the estimators by noise level
   --out FOLDER        write results (JSON) and plots (SVG) there
@@ -54,7 +56,7 @@ const rows: Omit<Row, 'beta'>[] = [
     .filter((objective) => objective !== 'didr')
     .map((objective) => ({ objective, estimator: 'exact' }) as const),
 ]
-const seeds = [0, 1, 2]
+const defaultSeeds = 3
 
 /** Temperatures of the two fronts; those of diff-instruct++ reach the same rewards. */
 const fronts: Partial<Record<Objective, readonly number[]>> = {
@@ -86,7 +88,11 @@ export async function verify(args: string[]): Promise<number> {
     console.log(options.json ? json(errors) : scoreTable(errors))
   } else if (options.all) {
     const beta = numberOf('--beta', options.beta) ?? 1
-    const jobs = rows.flatMap((row) => seeds.map((seed) => ({ ...row, beta, seed })))
+    const seeds = numberOf('--seeds', options.seeds) ?? defaultSeeds
+    checkInteger('--seeds', seeds, 1)
+    const jobs = rows.flatMap((row) =>
+      Array.from({ length: seeds }, (_, seed) => ({ ...row, beta, seed })),
+    )
     const reports = await runAll(jobs, passedOn)
     await write('table.json', json(reports))
     await write('table.md', `${table(reports)}\n`)
@@ -141,6 +147,7 @@ function parse(args: string[]) {
         steps: text,
         batch: text,
         seed: text,
+        seeds: text,
         out: text,
         all: flag,
         pareto: flag,

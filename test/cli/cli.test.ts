@@ -1,4 +1,7 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import os from 'node:os'
+import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { runCommand } from '../fixtures/run-program.js'
 
@@ -104,5 +107,39 @@ describe('didr inspect', () => {
     const broken = await runCommand(['inspect', '--json'], { env: { DIDR_BINARY: 'package.json' } })
     if (broken.code === 0)
       expect(JSON.parse(broken.stdout).addon.refused[0].candidate).toContain('package.json')
+  })
+})
+
+describe('didr verify', () => {
+  it('--help, and options that are refused before anything is trained', async () => {
+    const help = await runCommand(['verify', '--help'])
+    expect(help).toMatchObject({ code: 0, stderr: '' })
+    expect(help.stdout).toMatch(/^Usage: didr verify/)
+    for (const [args, path] of [
+      [['--objective', 'dpo'], 'options.objective'],
+      [['--estimator', 'guess'], 'options.estimator'],
+      [['--steps', 'many'], '--steps'],
+      [['--all', '--seeds', '0'], '--seeds'],
+    ] as const) {
+      const refused = await runCommand(['verify', ...args])
+      expect(refused.stdout).toBe('')
+      expect(refused.code).toBeGreaterThan(0)
+      expect(refused.stderr).toContain(path)
+    }
+  })
+
+  it('trains, and prints and writes what it found', async () => {
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'didr-verify-'))
+    try {
+      const args = ['verify', '--json', '--steps', '2', '--batch', '32', '--out', folder]
+      const { code, stdout } = await runCommand(args)
+      expect(code).toBe(0)
+      const report = JSON.parse(stdout)
+      expect(report.settings).toMatchObject({ objective: 'didr', estimator: 'exact', steps: 2 })
+      expect(report.klToTarget).toBeGreaterThan(0)
+      expect(readdirSync(folder).sort()).toEqual(['samples.svg', 'tracking.svg', 'verify.json'])
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 })

@@ -19,7 +19,7 @@ int main(int count, char** values) {
     std::fprintf(stderr, "%s\n", dlerror());
     return 1;
   }
-  const auto entry = reinterpret_cast<DidrCudaModule>(dlsym(library, didr::kDidrCudaModuleSymbol));
+  const auto entry = reinterpret_cast<DidrCudaModule>(dlsym(library, kDidrCudaModuleSymbol));
   if (entry == nullptr || entry(didr::kCudaModuleVersion + 1) != nullptr) {
     std::fprintf(stderr, "no entry, or one that takes any version\n");
     return 1;
