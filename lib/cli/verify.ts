@@ -1,6 +1,6 @@
 /** `npx didr verify`: the method on a problem whose answer is known. */
 import { spawn } from 'node:child_process'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { checkInteger } from '../checks.js'
 import { type Objective, objectives } from '../didr/config.js'
 import { fail } from '../errors.js'
+import { makeFolder } from '../io/files.js'
 import { paretoChart, ringChart, trackingChart } from '../verify/charts.js'
 import { type ScoreError, scoreErrors } from '../verify/scores.js'
 import {
@@ -163,14 +164,6 @@ function parse(args: string[]) {
 
 function given<K extends string, V>(name: K, value: V | undefined): { [key in K]?: V } {
   return value === undefined ? {} : ({ [name]: value } as { [key in K]: V })
-}
-
-async function makeFolder(folder: string): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true })
-  } catch (error) {
-    fail('ERR_IO', `${folder}: could not be made: ${(error as Error).message}`, { cause: error })
-  }
 }
 
 type Report = Omit<VerifyReport, 'samples'>

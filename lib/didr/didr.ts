@@ -2,6 +2,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import type { Parameter } from '../autograd/parameter.js'
+import { differences } from '../differences.js'
 import { DidrError, fail, show } from '../errors.js'
 import { loadSafetensors, saveSafetensors } from '../io/safetensors.js'
 import { AdamW } from '../optim/adamw.js'
@@ -341,12 +342,4 @@ function parseState<T>(
   return isState(value)
     ? value
     : fail('ERR_FORMAT', `${file}: the header holds no state of a run: ${show(text)}`)
-}
-
-/** The paths at which two JSON values differ. */
-function differences(a: unknown, b: unknown, path = ''): string[] {
-  if (!isObject(a) || !isObject(b)) return JSON.stringify(a) === JSON.stringify(b) ? [] : [path]
-  return [...new Set([...Object.keys(a), ...Object.keys(b)])].flatMap((field) =>
-    differences(a[field], b[field], path === '' ? field : `${path}.${field}`),
-  )
 }

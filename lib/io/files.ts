@@ -1,6 +1,6 @@
 /** Reading and writing files with the package's errors: ERR_IO for what the system refuses, naming the path. */
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { DidrError, fail } from '../errors.js'
 
@@ -11,6 +11,15 @@ function failIO(what: string, file: string, error: unknown): never {
   if (error instanceof DidrError) throw error
   const reason = error instanceof Error ? error.message : String(error)
   return fail('ERR_IO', `${file}: could not be ${what}: ${reason}`, { cause: error })
+}
+
+/** Makes a folder and those it is in; one that is there already stays. @throws {DidrError} (as a rejection) ERR_IO */
+export async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true })
+  } catch (error) {
+    failIO('made', folder, error)
+  }
 }
 
 /** A regular file opened for reading at positions. */

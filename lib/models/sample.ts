@@ -1,5 +1,6 @@
 /** Sampling from a score model in many steps. */
 import { checkFinite, checkInteger, checkOptions } from '../checks.js'
+import { guided } from '../didr/denoiser.js'
 import { denoiserCoefficients } from '../didr/prediction.js'
 import { checkSchedule, type Schedule } from '../didr/schedules.js'
 import { fail } from '../errors.js'
@@ -90,7 +91,7 @@ export async function sample(
       let output = guidance === 0 ? undefined : model.forward(x, t, condition)
       if (guidance !== 1) {
         const base = model.forward(x, t, unconditional)
-        output = output === undefined ? base : base.addScaled(output.sub(base) as Float, guidance)
+        output = output === undefined ? base : guided(output, base, guidance)
       }
       return stepTo(model, x, output as Float, schedule, from, to)
     })

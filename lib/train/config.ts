@@ -51,19 +51,6 @@ function resolved(model: unknown, given: unknown, path: string): unknown {
   return given
 }
 
-/** The path of the first field in which two configurations differ; undefined if they are the same. */
-export function firstDifference(a: unknown, b: unknown, path = 'config'): string | undefined {
-  if (isObject(a) && isObject(b)) {
-    for (const field of new Set([...Object.keys(a), ...Object.keys(b)])) {
-      const [left, right] = [a, b].map((side) => (side as Record<string, unknown>)[field])
-      const difference = firstDifference(left, right, `${path}.${field}`)
-      if (difference !== undefined) return difference
-    }
-    return undefined
-  }
-  return JSON.stringify(a) === JSON.stringify(b) ? undefined : path
-}
-
 /** A configuration from a JSON file. @throws {DidrError} (as a rejection) ERR_IO, ERR_FORMAT naming the file */
 export async function readConfig(file: string): Promise<object> {
   let text: string

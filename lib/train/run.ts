@@ -1,14 +1,15 @@
 /** A training run's folder, its checkpoints and the loop around a step. */
-import { appendFile, mkdir, readdir, readFile, unlink } from 'node:fs/promises'
+import { appendFile, readdir, readFile, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { checkBoolean, checkInteger, checkOptions } from '../checks.js'
+import { differences } from '../differences.js'
 import { DidrError, fail, show } from '../errors.js'
-import { writeAtomically } from '../io/files.js'
+import { makeFolder, writeAtomically } from '../io/files.js'
 import { loadSafetensors, saveSafetensors } from '../io/safetensors.js'
 import type { Module } from '../nn/module.js'
 import type { OptimState } from '../optim/parameters.js'
 import { Tensor } from '../tensor/tensor.js'
-import { firstDifference, readConfig } from './config.js'
+import { readConfig } from './config.js'
 
 /** Something a checkpoint holds: an optimiser, averages, or a module through {@link moduleState}. */
 export interface Checkpointed {
@@ -103,12 +104,8 @@ export class TrainingRun {
       checkInteger(`config.${field}`, config[field], least)
 
     const run = new TrainingRun(folder, options)
-    try {
-      await mkdir(run.#checkpoints, { recursive: true })
-      await mkdir(run.#samples, { recursive: true })
-    } catch (error) {
-      fail('ERR_IO', `${folder}: could not be made: ${(error as Error).message}`, { cause: error })
-    }
+    await makeFolder(run.#checkpoints)
+    await makeFolder(run.#samples)
     if ((await readdir(folder)).includes('config.json')) {
       if (!resume)
         fail(
@@ -202,7 +199,7 @@ export class TrainingRun {
       return rest
     }
     const saved = await readConfig(this.#configFile)
-    const difference = firstDifference(fixed(this.#options.config), fixed(saved))
+    const difference = differences(fixed(this.#options.config), fixed(saved), 'config')[0]
     if (difference !== undefined)
       fail(
         'ERR_CONFIG',
