@@ -6,8 +6,14 @@ const usage = `Usage: didr <command> [options]
 
 Commands:
   inspect [--json]   what was loaded and from where: devices, instruction level, threads, BLAS, memory
-  pretrain <model>   train autoencoder, teacher or clip on a folder of images and prompts
+  demo               the whole job in a few minutes, with a report
+  train              align a one-step generator with a reward
   sample             images from prompts
+  eval               rewards, distances and alarms of generators' images
+  compare            every method of the family at equal budget
+  pretrain <model>   train autoencoder, teacher or clip on a folder of images and prompts
+  distill            make a one-step generator from a teacher
+  references         what eval compares with
   verify             train on a problem with a known answer and compare
 
 Options:
@@ -21,6 +27,17 @@ async function main(args: string[]): Promise<number> {
       return (await import('./inspect.js')).inspect(rest)
     case 'pretrain':
       return (await import('./pretrain.js')).pretrain(rest)
+    case 'demo':
+      return (await import('./demo.js')).demo(rest)
+    case 'eval':
+      return (await import('./eval.js')).evaluate(rest)
+    case 'compare':
+      return (await import('./compare.js')).compare(rest)
+    case 'references':
+      return (await import('./eval.js')).references(rest)
+    case 'train':
+    case 'distill':
+      return (await import('./train.js')).train(command, rest)
     case 'sample':
       return (await import('./sample.js')).sample(rest)
     case 'verify':

@@ -1,4 +1,8 @@
+/** What commands share in reading their options. */
+import { readdir } from 'node:fs/promises'
+import path from 'node:path'
 import { fail } from '../errors.js'
+import { readConfig } from '../train/config.js'
 
 /** The value of an option that is a number; undefined where it is not given. */
 export function numberOf(option: string, text: string | undefined): number | undefined {
@@ -7,4 +11,15 @@ export function numberOf(option: string, text: string | undefined): number | und
   if (text.trim() === '' || !Number.isFinite(value))
     fail('ERR_CONFIG', `${option}: expected a number, got ${JSON.stringify(text)}`)
   return value
+}
+
+/** The fields that are given. */
+export function defined(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+}
+
+/** The configuration of a run that has been started; nothing if none has. */
+export async function savedConfig(out: string): Promise<object> {
+  const files = await readdir(out).catch((): string[] => [])
+  return files.includes('config.json') ? readConfig(path.join(out, 'config.json')) : {}
 }

@@ -1,5 +1,4 @@
 /** `npx didr pretrain`: the models that the alignment starts from. */
-import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { checkOneOf } from '../checks.js'
@@ -11,7 +10,7 @@ import type { PretrainOptions } from '../train/pretrain-config.js'
 import { pretrainTeacher } from '../train/pretrain-teacher.js'
 import { progressLine } from '../train/progress.js'
 import { abortOnInterrupt, interrupted } from './interrupt.js'
-import { numberOf } from './options.js'
+import { defined, numberOf, savedConfig } from './options.js'
 
 const usage = `Usage: didr pretrain <model> --data <folder> --out <run> [options]
 
@@ -108,14 +107,4 @@ function parsed(args: string[]) {
   } catch (error) {
     return fail('ERR_CONFIG', `pretrain: ${(error as Error).message}`)
   }
-}
-
-/** The configuration of a run that has been started; nothing if none has. */
-async function savedConfig(out: string): Promise<object> {
-  const files = await readdir(out).catch((): string[] => [])
-  return files.includes('config.json') ? readConfig(path.join(out, 'config.json')) : {}
-}
-
-function defined(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 }

@@ -3,24 +3,29 @@ import { parseArgs } from 'node:util'
 import { checkInteger } from '../checks.js'
 import { writeImages } from '../data/images.js'
 import { fail } from '../errors.js'
+import { embeddedOr } from '../models/embedded.js'
+import { loadNanoGenerator } from '../models/nano-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { numberOf } from './options.js'
+import { defined, numberOf } from './options.js'
 
-const usage = `Usage: didr sample --model <file> --prompt "red heart" --out <image> [options]
+const usage = `Usage: didr sample --prompt "red heart" --out <image> [options]
+
+One step by the generator; with --steps or --guidance, that many steps by its teacher.
 
 Options:
-  --model <file>      what \`pretrain teacher\` wrote
-  --prompt <text>     more of them give a grid
-  --count <n>         images of each prompt; default 1
-  --out <image>       .png, .jpg or .webp
-  --steps <n>         of the sampler; default 50
-  --guidance <g>      default 3; 1 is none
-  --shift <s>         above 1 spends more steps at high noise; default 3
-  --seed <n>          default 0
-  --columns <n>       images in a row of the grid
-  --scale <n>         each pixel becomes a square of this edge; default 1
-  --help              this text`
+  --prompt <text>      more of them give a grid
+  --count <n>          images of each prompt; default 1
+  --out <image>        .png, .jpg or .webp
+  --generator <file>   what \`train\` or \`distill\` wrote; default: the one that comes with the package
+  --teacher <file>     what \`pretrain teacher\` wrote; default: the one that comes with the package
+  --steps <n>          of the teacher's sampler; default 50 where the teacher is asked
+  --guidance <g>       of the teacher; default 3; 1 is none
+  --shift <s>          above 1 spends more of the steps at high noise; default 3
+  --seed <n>           default 0
+  --columns <n>        images in a row of the grid
+  --scale <n>          each pixel becomes a square of this edge; default 1
+  --help               this text`
 
 export async function sample(args: string[]): Promise<number> {
   const values = parsed(args)
@@ -28,32 +33,44 @@ export async function sample(args: string[]): Promise<number> {
     console.log(usage)
     return 0
   }
-  const { model: file, prompt: prompts, out } = values
-  if (file === undefined) return fail('ERR_CONFIG', 'sample: --model is needed')
+  const { prompt: prompts, out } = values
   if (prompts === undefined) return fail('ERR_CONFIG', 'sample: --prompt is needed')
   if (out === undefined) return fail('ERR_CONFIG', 'sample: --out is needed')
   const number = (name: 'count' | 'steps' | 'guidance' | 'shift' | 'seed' | 'columns' | 'scale') =>
     numberOf(`--${name}`, values[name])
   const count = number('count') ?? 1
   checkInteger('--count', count, 1, 4096)
-  const [columns, scale] = [number('columns'), number('scale')]
-
-  using model = await loadNanoZImage(file)
-  using images = await model.generate(
-    prompts.flatMap((prompt) => new Array<string>(count).fill(prompt)),
-    {
-      steps: number('steps') ?? 50,
-      guidance: number('guidance') ?? 3,
-      shift: number('shift') ?? 3,
-      seed: number('seed') ?? 0,
-    },
-  )
-  await writeImages(out, images as Tensor<'float32'>, {
-    ...(columns === undefined ? {} : { columns }),
-    ...(scale === undefined ? {} : { scale }),
+  const sampler = defined({
+    steps: number('steps'),
+    guidance: number('guidance'),
+    shift: number('shift'),
   })
+  const isOneStep = Object.keys(sampler).length === 0
+  if (!isOneStep && values.generator !== undefined)
+    fail(
+      'ERR_CONFIG',
+      'sample: --generator takes one step; --steps, --guidance and --shift are for the teacher',
+    )
+
+  const all = prompts.flatMap((prompt) => new Array<string>(count).fill(prompt))
+  const seed = number('seed') ?? 0
+  using teacher = await loadNanoZImage(embeddedOr('teacher', values.teacher ?? 'embedded'))
+  if (isOneStep) {
+    const file = embeddedOr('generator', values.generator ?? 'embedded')
+    using generator = await loadNanoGenerator(file, teacher)
+    using images = generator.generate(all, { seed })
+    await write(images as Tensor<'float32'>)
+  } else {
+    using images = await teacher.generate(all, { ...sampler, seed })
+    await write(images as Tensor<'float32'>)
+  }
   console.log(out)
   return 0
+
+  async function write(images: Tensor<'float32'>): Promise<void> {
+    const grid = defined({ columns: number('columns'), scale: number('scale') })
+    await writeImages(out as string, images, grid)
+  }
 }
 
 function parsed(args: string[]) {
@@ -62,10 +79,11 @@ function parsed(args: string[]) {
     return parseArgs({
       args,
       options: {
-        model: text,
         prompt: { type: 'string', multiple: true },
         count: text,
         out: text,
+        generator: text,
+        teacher: text,
         steps: text,
         guidance: text,
         shift: text,

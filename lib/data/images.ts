@@ -58,6 +58,15 @@ export interface WriteImagesOptions {
   scale?: number
 }
 
+type Format = 'png' | 'jpeg' | 'webp'
+
+const formatOf: Readonly<Record<string, Format>> = {
+  '.png': 'png',
+  '.jpg': 'jpeg',
+  '.jpeg': 'jpeg',
+  '.webp': 'webp',
+}
+
 /**
  * Writes images as one grid, row by row. The file appears complete or not at all.
  *
@@ -70,9 +79,25 @@ export async function writeImages(
   images: Tensor<'float32'>,
   options: WriteImagesOptions = {},
 ): Promise<void> {
-  checkOptions('options', options, ['columns', 'gap', 'scale'])
   const ending = path.extname(String(file)).toLowerCase()
-  checkOneOf('file: its ending', ending, ['.png', '.jpg', '.jpeg', '.webp'])
+  checkOneOf('file: its ending', ending, Object.keys(formatOf))
+  const encoded = await encodeImages(images, formatOf[ending] as Format, options)
+  await writeAtomically(file, (write) => write(encoded))
+}
+
+/**
+ * Images as one grid, row by row, as the bytes of a file.
+ *
+ * @param images [B, 3, H, W] with elements from 0 to 1; what is outside is clipped
+ * @throws {DidrError} (as a rejection) ERR_CONFIG, ERR_SHAPE, ERR_NONFINITE
+ */
+export async function encodeImages(
+  images: Tensor<'float32'>,
+  format: Format,
+  options: WriteImagesOptions = {},
+): Promise<Buffer> {
+  checkOneOf('format', format, ['png', 'jpeg', 'webp'])
+  checkOptions('options', options, ['columns', 'gap', 'scale'])
   idOf('images', images as Tensor)
   const [count, channels, height, width] = images.shape as [number, number, number, number]
   if (images.rank !== 4 || channels !== 3 || images.size === 0)
@@ -109,13 +134,14 @@ export async function writeImages(
         }
   }
   const picture = sharp(grid, { raw: { ...total, channels: 3 } })
-  const encoded = await (ending === '.png'
-    ? picture.png()
-    : ending === '.webp'
-      ? picture.webp({ quality: 90 })
-      : picture.jpeg({ quality: 92 })
-  ).toBuffer()
-  await writeAtomically(file, (write) => write(encoded))
+  switch (format) {
+    case 'png':
+      return picture.png().toBuffer()
+    case 'webp':
+      return picture.webp({ quality: 90 }).toBuffer()
+    case 'jpeg':
+      return picture.jpeg({ quality: 92 }).toBuffer()
+  }
 }
 
 function messageOf(error: unknown): string {

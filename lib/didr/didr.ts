@@ -7,7 +7,7 @@ import { DidrError, fail, show } from '../errors.js'
 import { loadSafetensors, saveSafetensors } from '../io/safetensors.js'
 import { AdamW } from '../optim/adamw.js'
 import { Ema } from '../optim/ema.js'
-import { restoreTensors } from '../optim/parameters.js'
+import { type OptimState, restoreTensors } from '../optim/parameters.js'
 import { cpuDevice, type Device } from '../tensor/device.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -27,8 +27,8 @@ import { Snapshot } from './snapshot.js'
 const stateFile = 'didr.safetensors'
 const formatVersion = 1
 
-/** What is saved of a run besides tensors. */
-interface HostState {
+/** What is saved of a run besides tensors; plain JSON. */
+export interface DidrState {
   step: number
   randomOffset: number
   klFilled: number
@@ -202,19 +202,15 @@ export class Didr {
             `${file}: expected the state of a run, format didr version ${formatVersion}, got ` +
               `${show(metadata.format)} version ${show(metadata.version)}`,
           )
-        const host = parseState(file, metadata.state, isHostState)
+        const host = parseState(file, metadata.state, isDidrState)
         const config = parseState(file, metadata.config, isObject)
-        const before = structuredClone(this.#hostState())
+        const changedSettings = differences(config, this.config)
         try {
-          if (host.reward !== null) this.options.reward?.loadState?.(host.reward)
-          restoreTensors(this.#tensors(), tensors)
+          this.#restore({ tensors, settings: host })
         } catch (error) {
-          this.#setHostState(before)
           if (!(error instanceof DidrError)) throw error
           fail(error.code, `${file}: ${error.message}`, { cause: error })
         }
-        this.#setHostState(host)
-        const changedSettings = differences(config, this.config)
         // Sums over the bins of other noise levels say nothing about these.
         if (changedSettings.some((setting) => /^(times|schedule)\b/.test(setting))) this.kl.reset()
         await this.device.synchronize()
@@ -223,6 +219,38 @@ export class Didr {
         for (const tensor of Object.values(tensors)) tensor.dispose()
       }
     })
+  }
+
+  /**
+   * What {@link save} writes, for checkpoints that hold more than the run.
+   * @returns living tensors, the run's own, which the next step changes; and plain JSON
+   */
+  state(): OptimState<DidrState> {
+    return { tensors: this.#tensors(), settings: this.#hostState() }
+  }
+
+  /**
+   * Goes on from what {@link state} gave in a run of the same settings and models.
+   * @throws {DidrError} (as a rejection) ERR_CONFIG, ERR_SHAPE, ERR_DTYPE for a state that does not fit; nothing is changed
+   */
+  async loadState(state: OptimState<DidrState>): Promise<void> {
+    await this.#alone('loadState', async () => {
+      if (!isDidrState(state.settings))
+        fail('ERR_CONFIG', `state.settings: expected those of a run, got ${show(state.settings)}`)
+      this.#restore(state)
+    })
+  }
+
+  #restore({ tensors, settings }: OptimState<DidrState>): void {
+    const before = structuredClone(this.#hostState())
+    try {
+      if (settings.reward !== null) this.options.reward?.loadState?.(settings.reward)
+      restoreTensors(this.#tensors(), tensors)
+    } catch (error) {
+      this.#setHostState(before)
+      throw error
+    }
+    this.#setHostState(settings)
   }
 
   /** Releases optimisers, averages and accumulators; the models stay. */
@@ -270,7 +298,7 @@ export class Didr {
     )
   }
 
-  #hostState(): HostState {
+  #hostState(): DidrState {
     return {
       step: this.#step,
       randomOffset: this.random.offset,
@@ -280,7 +308,7 @@ export class Didr {
     }
   }
 
-  #setHostState(state: HostState): void {
+  #setHostState(state: DidrState): void {
     this.#step = state.step
     this.random.offset = state.randomOffset
     this.kl.filled = state.klFilled
@@ -318,7 +346,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function isHostState(value: unknown): value is HostState {
+function isDidrState(value: unknown): value is DidrState {
   const isCount = (count: unknown) => Number.isSafeInteger(count) && (count as number) >= 0
   return (
     isObject(value) &&

@@ -19,7 +19,7 @@ interface RolloutSettings {
   steps?: number
   /** N, particles of each sample. Default 1 for drp, or 4 where it is stochastic; 16 for particles. */
   particles?: number
-  /** Whether noise is added between the steps. Default: whether there are several particles. */
+  /** Whether noise is added between the steps. Default: whether eta is above 0 or, without it, there are several particles. */
   stochastic?: boolean
   /**
    * η, how much noise, from 0 to 2: none at 0, as ancestral sampling at 1; a little more makes up for few steps. Default 1
@@ -161,7 +161,8 @@ function resolveRollout(
   name: string,
   options: RolloutSettings & { steps: number; particles: number; sampler?: string },
 ): Rollout {
-  const { steps, particles, stochastic = particles > 1 } = options
+  const { steps, particles } = options
+  const { stochastic = options.eta === undefined ? particles > 1 : options.eta > 0 } = options
   checkInteger(`${name}.steps`, steps, 1)
   checkInteger(`${name}.particles`, particles, 1)
   checkBoolean(`${name}.stochastic`, stochastic)

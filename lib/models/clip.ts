@@ -70,9 +70,14 @@ class ImageEncoder extends Module {
 
   /** @param images [B, 3, H, W] from -1 to 1 */
   forward(images: Float): Float {
+    return normalized(this.projection.forward(this.pooled(images)))
+  }
+
+  /** What is projected, [B, widths.at(-1)]. */
+  pooled(images: Float): Float {
     let h = images
     for (const level of this.levels) h = level.forward(h)
-    return normalized(this.projection.forward(h.mean([2, 3]) as Float))
+    return h.mean([2, 3]) as Float
   }
 }
 
@@ -169,6 +174,17 @@ export class Clip extends Module {
       const cosines = seen.mul(this.text.forward(texts)).sum(1) as Float
       return cosines.cast('float32') as Tensor<'float32', [number]>
     })
+  }
+
+  /**
+   * What the image encoder sees before it is projected to where captions are, as a measure of distributions of images.
+   * Let it be that of a CLIP trained with another seed than the reward's: what a generator was aligned with is no judge.
+   * @param images [B, 3, H, W] from 0 to 1
+   * @returns [B, widths.at(-1)], not normalised; differentiable by the image
+   */
+  features(images: Float): Float {
+    this.#checkImages(images)
+    return tidy(() => this.image.pooled(images.mul(2).sub(1) as Float))
   }
 
   /** {@link score} as a reward, differentiable by the image. */

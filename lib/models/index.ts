@@ -17,6 +17,7 @@ export {
   wordsOf,
 } from './caption-encoder.js'
 export { Clip, type ClipConfig, type ClipOptions, clip, loadClip } from './clip.js'
+export { type EmbeddedFile, embeddedFile } from './embedded.js'
 export {
   GaussianMixture,
   type GaussianMixtureOptions,
@@ -31,6 +32,13 @@ export {
   oneStep,
 } from './generator.js'
 export { Mlp, type MlpOptions, mlp } from './mlp.js'
+export {
+  everyLinear,
+  loadNanoGenerator,
+  NanoGenerator,
+  type NanoGeneratorConfig,
+  nanoGenerator,
+} from './nano-generator.js'
 export {
   type GenerateOptions,
   loadNanoZImage,

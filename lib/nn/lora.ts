@@ -3,6 +3,7 @@
  * B [out, r] trained. B starts at 0, so an adapted model starts as its base.
  */
 import { handleOn, Parameter } from '../autograd/parameter.js'
+import { recording } from '../autograd/tape.js'
 import { noGrad } from '../autograd/vjp.js'
 import { checkFinite, checkInteger, checkOptions } from '../checks.js'
 import { fail, show } from '../errors.js'
@@ -108,23 +109,37 @@ class LoraLinear extends Linear {
 
   override forward(x: Float, activation: Activation = 'none'): Float {
     if (this.merged) return super.forward(x, activation)
+    const { lora_A, lora_B, scale, bias } = this
     return tidy(() => {
-      const inner = linear(x, this.lora_A.weight.value).mul(this.scale) as Float
-      const y = super.forward(x).add(linear(inner, this.lora_B.weight.value)) as Float
+      if (this.isCheaperMerged(x)) return linear(x, this.sum(), bias?.value, activation)
+      const narrow = linear(x, lora_A.weight.value)
+      const inner = scale === 1 ? narrow : (narrow.mul(scale) as Float)
+      const y = super.forward(x).add(linear(inner, lora_B.weight.value)) as Float
       return activate(y, activation)
     })
   }
 
+  /**
+   * Whether to add the change to the weight for this call alone: where no gradient is asked for, and there are enough rows
+   * to make up for it. In bfloat16 a small change would be lost in the rounding of the weight.
+   */
+  private isCheaperMerged(x: Float): boolean {
+    const [outputs, inputs] = this.weight.shape as readonly [number, number]
+    const isWorthIt = (x.size / inputs) * (inputs + outputs) > 2 * inputs * outputs
+    return recording === undefined && x.dtype === 'float32' && isWorthIt
+  }
+
+  /** W + (alpha / r) B A */
+  private sum(): Float {
+    const { weight, lora_A, lora_B, scale } = this
+    const change = lora_B.weight.value.matmul(lora_A.weight.value)
+    return weight.value.addScaled(change as Float, scale) as Float
+  }
+
   merge(): void {
     if (this.merged) return
-    const { weight, lora_A, lora_B, scale } = this
-    this.shared = weight.value
-    weight.value = noGrad(() =>
-      tidy(() => {
-        const change = lora_B.weight.value.matmul(lora_A.weight.value).mul(scale)
-        return weight.value.add(change) as Float
-      }),
-    )
+    this.shared = this.weight.value
+    this.weight.value = noGrad(() => tidy(() => this.sum()))
   }
 
   unmerge(): void {

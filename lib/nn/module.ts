@@ -26,8 +26,7 @@ export abstract class Module {
   /** Every parameter with its path, in the order of the fields; one that is held twice comes once. */
   namedParameters(): Map<string, Parameter> {
     const found = new Map<string, Parameter>()
-    const seen = new Set<object>()
-    collect(this, '', found, seen)
+    collect(this, '', found, new Set())
     return found
   }
 
@@ -96,9 +95,9 @@ export abstract class Module {
     for (const parameter of this.namedParameters().values()) parameter.zeroGrad()
   }
 
-  /** Releases the parameters, values and gradients. */
+  /** Releases the parameters, values and gradients. A module that holds more than its children overrides it. */
   dispose(): void {
-    for (const parameter of this.namedParameters().values()) parameter.dispose()
+    for (const [, child] of childrenOf(this)) child.dispose()
   }
 
   [Symbol.dispose](): void {
@@ -106,26 +105,29 @@ export abstract class Module {
   }
 }
 
+/** The nearest modules and parameters in the fields of a value, through arrays and plain objects, by their path. */
+function* childrenOf(value: object, path = ''): Generator<[string, Module | Parameter]> {
+  for (const [field, child] of Object.entries(value)) {
+    if (typeof child !== 'object' || child === null || child instanceof Tensor) continue
+    const own = path === '' ? field : `${path}.${field}`
+    if (child instanceof Module || child instanceof Parameter) yield [own, child]
+    else if (Array.isArray(child) || Object.getPrototypeOf(child) === Object.prototype)
+      yield* childrenOf(child, own)
+  }
+}
+
 function collect(
-  value: unknown,
+  module: Module,
   path: string,
   found: Map<string, Parameter>,
   seen: Set<object>,
 ): void {
-  if (typeof value !== 'object' || value === null || value instanceof Tensor) return
-  const holds =
-    value instanceof Parameter ||
-    value instanceof Module ||
-    Array.isArray(value) ||
-    Object.getPrototypeOf(value) === Object.prototype
-  if (!holds || seen.has(value)) return
-  seen.add(value)
-  if (value instanceof Parameter) {
-    found.set(path, value)
-    return
+  for (const [own, child] of childrenOf(module, path)) {
+    if (seen.has(child)) continue
+    seen.add(child)
+    if (child instanceof Parameter) found.set(own, child)
+    else collect(child, own, found, seen)
   }
-  for (const [field, child] of Object.entries(value))
-    collect(child, path === '' ? field : `${path}.${field}`, found, seen)
 }
 
 /** The first few of a list and how many more there are. */

@@ -42,7 +42,7 @@ export function colourfulness(): Reward {
 }
 
 /** The weights of red, green and blue in the lightness of a pixel (ITU-R BT.601). */
-const luma = [0.299, 0.587, 0.114]
+export const luma = [0.299, 0.587, 0.114] as const
 
 /** The second differences along rows and columns, summed. */
 const laplacian = [0, 1, 0, 1, -4, 1, 0, 1, 0]

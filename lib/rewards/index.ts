@@ -1,5 +1,12 @@
 export { blackBox, fromFunction, type Numbers } from './from-function.js'
 export { colourfulness, sharpness } from './image-statistics.js'
+export {
+  type LoadedReward,
+  loadReward,
+  type NamedPart,
+  type NamedRewardOptions,
+  named,
+} from './named.js'
 export { type OnnxOptions, type OnnxReward, onnx } from './onnx.js'
 export { PartScores } from './part-scores.js'
 export { type Quadratic, type QuadraticOptions, quadratic } from './quadratic.js'

@@ -1,3 +1,11 @@
+export {
+  type AlignConfig,
+  type AlignOptions,
+  align,
+  distillation,
+  readPrompts,
+  resolveAlignConfig,
+} from './align.js'
 export { ShuffledBatches } from './batches.js'
 export { type Partly, readConfig, resolveConfig } from './config.js'
 export {

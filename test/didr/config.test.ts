@@ -245,7 +245,12 @@ const refused: Readonly<
         'expected a number from',
       ],
       [{ estimator: 'drp', stochastic: true, eta: 0 }, 'ERR_CONFIG', '.eta', '0 contradicts'],
-      [{ estimator: 'drp', eta: 0.5 }, 'ERR_CONFIG', '.eta', '0.5 contradicts stochastic: false'],
+      [
+        { estimator: 'drp', stochastic: false, eta: 0.5 },
+        'ERR_CONFIG',
+        '.eta',
+        '0.5 contradicts stochastic: false',
+      ],
       [{ estimator: 'drp', logSnrEnd: Infinity }, 'ERR_RANGE', '.logSnrEnd', 'expected a finite'],
       [
         { estimator: 'drp', particles: 4, stochastic: false },

@@ -94,6 +94,47 @@ describe('the score', () => {
   })
 })
 
+describe('the features', () => {
+  const images = uniform([3, 3, 12, 8], { seed: 6 })
+
+  it('are what is projected and scaled to length 1', async () => {
+    const features = model.features(images)
+    expect(features.shape).toEqual([3, 8])
+    const rows = await features.data()
+    const [weight, bias] = [model.image.projection.weight, model.image.projection.bias]
+    const weights = await weight.value.data()
+    const biases = await (bias as NonNullable<typeof bias>).value.data()
+    const seen = await model.encodeImages(images.mul(2).sub(1) as typeof images).data()
+    for (let i = 0; i < 3; i++) {
+      const projected = Array.from(biases, (start, k) => {
+        let sum = start
+        for (let j = 0; j < 8; j++)
+          sum += (weights[k * 8 + j] as number) * (rows[i * 8 + j] as number)
+        return sum
+      })
+      const length = Math.hypot(...projected)
+      for (const [k, value] of projected.entries())
+        expect(seen[i * 5 + k]).toBeCloseTo(value / length, 5)
+    }
+  })
+
+  it('have gradients by the image, and leave nothing behind', async () => {
+    const { value, pullback } = vjp((x) => model.features(x as typeof images).sum(), [images])
+    const [gradient] = pullback(value.div(value) as typeof value)
+    expect(await gradient.square().sum().item()).toBeGreaterThan(0)
+    model.zeroGrad()
+    const before = memory().tensors
+    model.features(images).dispose()
+    expect(memory().tensors).toBe(before)
+  })
+
+  it('are refused for what are no images', () => {
+    expect(() => model.features(images.reshape([3, 1, 12, 24]))).toThrow(
+      'images: expected [batch, 3, height, width], got [3, 1, 12, 24]',
+    )
+  })
+})
+
 describe('the contrastive loss', () => {
   it('is the mean of the two cross entropies', async () => {
     const images = uniform([3, 3, 8, 8], { seed: 4 })

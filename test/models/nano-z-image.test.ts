@@ -3,31 +3,9 @@ import { describe, expect, it } from 'vitest'
 import { io, memory, models, type Tensor, tidy, uniform, vjp } from '../../lib/index.js'
 import { temporaryFolder } from '../data/shapes.js'
 import { expectClose, expectSame } from './goldens.js'
+import { tinyNanoConfig as config, tinyNano } from './tiny-nano.js'
 
-const config: models.NanoZImageConfig = {
-  imageSize: 16,
-  autoencoder: {
-    ...{ block_out_channels: [4, 8], norm_num_groups: 2, latent_channels: 2 },
-    ...{ shift_factor: 0.3, scaling_factor: 0.7 },
-  },
-  transformer: {
-    ...{ dim: 12, n_layers: 1, n_refiner_layers: 1, n_heads: 1, in_channels: 2 },
-    ...{ cap_feat_dim: 6, axes_dims: [4, 4, 4], axes_lens: [16, 8, 8], pad_multiple: 4 },
-  },
-  captions: { vocabulary: ['red', 'blue', 'heart', 'circle'], dim: 6 },
-}
-
-/** New transformers give zeros: fills all weights with something. */
-function filled(): models.NanoZImage {
-  const model = models.nanoZImage(config, { seed: 1 })
-  for (const [i, { value }] of model.parameters().entries()) {
-    using noise = uniform(value.shape, { seed: 2, offset: i, low: -0.3, high: 0.3 })
-    value.copyFrom(noise as typeof value)
-  }
-  return model
-}
-
-const model = filled()
+const model = tinyNano()
 
 describe('the nano Z-Image', () => {
   it('is the same after it was saved, its config included', async () => {
