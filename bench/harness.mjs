@@ -1,8 +1,10 @@
 // Timing against peers on a noisy machine.
 //
 // Every contestant is a process that waits for lines "task size" and answers each with the seconds that one run took,
-// measured inside it. Runs are interleaved: one of each contestant per round, the order turning, so that a slow moment of
-// the machine meets all alike. Reported are medians and their ratios; the spread is the middle half of the rounds.
+// measured inside it. Turns are interleaved: one of each contestant per round, the order changing, so that a slow moment of
+// the machine meets all alike. A turn is runs back to back for a quarter of a second, of which the first does not count: a
+// core that has waited for the others takes milliseconds to be at full speed again. Reported are medians over the rounds
+// of the turns' medians, and their ratios; the spread is the middle half of the rounds.
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
@@ -127,19 +129,29 @@ function quantile(values, q) {
   return low + (high - low) * (at - Math.floor(at))
 }
 
+/** How long a turn is at least, in seconds. */
+const turnSeconds = 0.25
+
+/** The median of a turn's runs, two or more beside the first. */
+async function turn({ contestant, task, size }) {
+  await contestant.run(task, size)
+  const times = []
+  for (let total = 0; times.length < 2 || total < turnSeconds; total += times.at(-1))
+    times.push(await contestant.run(task, size))
+  return median(times)
+}
+
 /**
- * Medians of interleaved runs.
+ * Medians of interleaved turns.
  * @param entries [{ contestant, task, size }]
  * @returns [{ name, task, size, median, spread }], seconds, in the order of the entries
  */
 export async function interleave(entries, rounds) {
   const times = entries.map(() => [])
-  for (const { contestant, task, size } of entries) await contestant.run(task, size) // warms caches and pages
   for (let round = 0; round < rounds; round++)
     for (let i = 0; i < entries.length; i++) {
       const at = (i + round) % entries.length
-      const { contestant, task, size } = entries[at]
-      times[at].push(await contestant.run(task, size))
+      times[at].push(await turn(entries[at]))
     }
   return entries.map(({ contestant, task, size }, i) => ({
     name: contestant.name,

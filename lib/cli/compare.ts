@@ -55,7 +55,7 @@ export async function compare(args: string[]): Promise<number> {
     ({ method }) => only === undefined || only.some((start) => method.startsWith(start)),
   )
   if (chosen.length === 0) fail('ERR_CONFIG', `--only: no method begins with ${only?.join(' or ')}`)
-  const line = progressLine(process.stderr, { show: ['reward', 'klToTarget'] })
+  const line = progressLine(process.stderr, { metrics: ['reward', 'klToTarget'] })
   let running = ''
   const results = await compareAll({
     out,

@@ -67,7 +67,9 @@ export async function demo(args: string[]): Promise<number> {
     out,
     resume,
     signal: abortOnInterrupt('saving a checkpoint'),
-    onProgress: progressLine(process.stderr, { show: ['reward', 'klToTarget', 'klToReference'] }),
+    onProgress: progressLine(process.stderr, {
+      metrics: ['reward', 'klToTarget', 'klToReference'],
+    }),
   })
   if (!finished) return interrupted
   const seconds = (performance.now() - started) / 1000

@@ -23,7 +23,8 @@ Options:
   --data <folder>       images and prompts: a folder with a JSON-lines file of
                         {"image": "heart.png", "prompt": "red heart"}, or Twemoji graphics (CC-BY 4.0):
                         npm install --no-save emoji-datasource-twitter, then node_modules/emoji-datasource-twitter
-  --out <run>           the run's folder: config.json, metrics.jsonl, checkpoints/, samples/
+  --out <run>           the run's folder: config.json, metrics.jsonl, checkpoints/, samples/, event files
+                        for TensorBoard
   --autoencoder <file>  for the teacher: what \`pretrain autoencoder\` wrote
   --steps <n>           how many in all
   --batch-size <n>

@@ -73,7 +73,7 @@ export async function train(command: 'train' | 'distill', args: string[]): Promi
     resume,
     signal: abortOnInterrupt('saving a checkpoint'),
     onProgress: progressLine(process.stderr, {
-      show: ['reward', 'klToTarget', 'klToReference', 'assistantLoss'],
+      metrics: ['reward', 'klToTarget', 'klToReference', 'assistantLoss'],
     }),
   })
   if (!finished) return interrupted

@@ -1,13 +1,15 @@
 /** Reading and writing files with the package's errors: ERR_IO for what the system refuses, naming the path. */
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, link, mkdir, open, rename, rm, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { DidrError, fail } from '../errors.js'
 
 /** The system refuses reads and writes of 2 GiB and more at once. */
 const maxBytesAtOnce = 2 ** 30
 
-function failIO(what: string, file: string, error: unknown): never {
+/** @param what `read`, `written`, ... @throws {DidrError} `error` itself if it is one, else ERR_IO with it as the cause */
+export function failIO(what: string, file: string, error: unknown): never {
   if (error instanceof DidrError) throw error
   const reason = error instanceof Error ? error.message : String(error)
   return fail('ERR_IO', `${file}: could not be ${what}: ${reason}`, { cause: error })
@@ -79,11 +81,7 @@ export async function writeAtomically(
   file: string,
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  const folder = path.dirname(file)
-  const temporary = path.join(
-    folder,
-    `.${path.basename(file)}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`,
-  )
+  const temporary = temporaryName(file)
   let handle: FileHandle
   try {
     handle = await open(temporary, 'wx')
@@ -107,14 +105,47 @@ export async function writeAtomically(
     await unlink(temporary).catch(() => {})
     return failIO('written', file, error)
   }
-  await flushFolder(folder, file)
+  await flushFolder(file)
+}
+
+/**
+ * Gives a file that nothing writes to any more a second name, in place of what may have that name, so that at any moment
+ * `name` is either as before or the whole file: a hard link, or a copy on file systems without links.
+ * @throws {DidrError} (as a rejection) ERR_IO
+ */
+export async function linkAtomically(file: string, name: string): Promise<void> {
+  const temporary = temporaryName(name)
+  try {
+    await link(file, temporary)
+  } catch {
+    await writeAtomically(name, async (write) => {
+      for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 22 }))
+        await write(chunk)
+    })
+    return
+  }
+  try {
+    await rename(temporary, name)
+    // Of two names of one file rename() changes nothing (POSIX): `name` may be of this file already.
+    await rm(temporary, { force: true })
+  } catch (error) {
+    await unlink(temporary).catch(() => {})
+    return failIO('written', name, error)
+  }
+  await flushFolder(name)
+}
+
+/** A name beside `file` that no other process uses. */
+function temporaryName(file: string): string {
+  const unique = `${process.pid}-${randomBytes(6).toString('hex')}`
+  return path.join(path.dirname(file), `.${path.basename(file)}.${unique}.tmp`)
 }
 
 /** Makes the rename itself last. Windows has no such call on folders, and needs none. */
-async function flushFolder(folder: string, file: string): Promise<void> {
+async function flushFolder(file: string): Promise<void> {
   if (process.platform === 'win32') return
   try {
-    const handle = await open(folder, 'r')
+    const handle = await open(path.dirname(file), 'r')
     try {
       await handle.sync()
     } finally {

@@ -23,7 +23,8 @@ import { type LoadedReward, type NamedPart, named } from '../rewards/named.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { ShuffledBatches } from './batches.js'
 import { type Partly, resolveConfig } from './config.js'
-import { type Metrics, type Progress, TrainingRun } from './run.js'
+import type { Metrics } from './metrics.js'
+import { type Progress, TrainingRun } from './run.js'
 import { seedsFrom } from './seeds.js'
 
 interface AdamWConfig {
@@ -201,7 +202,7 @@ export async function align(
       config.objective === 'reward'
         ? ({ metric: 'reward', mode: 'max' } as const)
         : ({ metric: 'klToTarget', mode: 'min' } as const)
-    const run = await TrainingRun.open(out, {
+    await using run = await TrainingRun.open(out, {
       kind: 'train',
       config,
       parts: {

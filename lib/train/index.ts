@@ -7,7 +7,9 @@ export {
   resolveAlignConfig,
 } from './align.js'
 export { ShuffledBatches } from './batches.js'
+export type { BestOptions } from './best.js'
 export { type Partly, readConfig, resolveConfig } from './config.js'
+export type { Metrics } from './metrics.js'
 export {
   type PretrainAutoencoderConfig,
   pretrainAutoencoder,
@@ -18,7 +20,6 @@ export { type PretrainTeacherConfig, pretrainTeacher } from './pretrain-teacher.
 export { progressLine } from './progress.js'
 export {
   type Checkpointed,
-  type Metrics,
   moduleState,
   type Progress,
   type StepHooks,
@@ -26,3 +27,4 @@ export {
   type TrainingRunOptions,
 } from './run.js'
 export { seedsFrom } from './seeds.js'
+export { EventWriter } from './tensorboard.js'

@@ -80,7 +80,7 @@ export async function pretrainAutoencoder(
   using model = autoencoderKL(modelConfig(config), { seed: seeds.weights })
   using optimizer = optimizerFor(model.parameters(), config)
   const rate = rateFor(config)
-  const run = await TrainingRun.open(out, {
+  await using run = await TrainingRun.open(out, {
     kind: 'pretrain autoencoder',
     config,
     parts: { model: moduleState(model), optimizer },

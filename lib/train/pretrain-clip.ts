@@ -79,7 +79,7 @@ export async function pretrainClip(
   using optimizer = optimizerFor(parameters, config)
   const rate = rateFor(config)
   using ema = new Ema(parameters, { decay: config.ema })
-  const run = await TrainingRun.open(out, {
+  await using run = await TrainingRun.open(out, {
     kind: 'pretrain clip',
     config,
     parts: { model: moduleState(model), optimizer, ema },

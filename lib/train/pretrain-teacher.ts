@@ -113,7 +113,7 @@ export async function pretrainTeacher(
   const times = { kind: 'logit-normal', ...config.time, range: [0, 1] } as const
   const sampling = resolveTimeSampling('config.time', times, schedule)
   using ema = new Ema(trained, { decay: config.ema })
-  const run = await TrainingRun.open(out, {
+  await using run = await TrainingRun.open(out, {
     kind: 'pretrain teacher',
     config,
     parts: { model: moduleState(model), optimizer, ema },
