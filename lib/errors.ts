@@ -62,3 +62,9 @@ export function show(value: unknown, depth = 4): string {
   }
   return String(value)
 }
+
+/** The first few of a list and how many more there are. */
+export function listed(items: readonly string[]): string {
+  const shown = items.slice(0, 12).join(', ')
+  return items.length > 12 ? `${shown} and ${items.length - 12} more` : shown
+}

@@ -2,59 +2,84 @@
 /** `npx didr <command>`. */
 import { DidrError } from '../errors.js'
 
+interface Command {
+  summary: string
+  load: () => Promise<(args: string[]) => number | Promise<number>>
+}
+
+/** In the order of the usage. Each is loaded when it is asked for. */
+const commands: Readonly<Record<string, Command>> = {
+  demo: {
+    summary: 'the whole job in a few minutes, with a report',
+    load: async () => (await import('./demo.js')).demo,
+  },
+  train: {
+    summary: 'align a one-step generator with a reward',
+    load: async () => (await import('./train.js')).train.bind(undefined, 'train'),
+  },
+  sample: {
+    summary: 'images from prompts',
+    load: async () => (await import('./sample.js')).sample,
+  },
+  eval: {
+    summary: "rewards, distances and alarms of generators' images",
+    load: async () => (await import('./eval.js')).evaluate,
+  },
+  compare: {
+    summary: 'every method of the family at equal budget',
+    load: async () => (await import('./compare.js')).compare,
+  },
+  pretrain: {
+    summary: 'train autoencoder, teacher or CLIP on a folder of images and prompts',
+    load: async () => (await import('./pretrain.js')).pretrain,
+  },
+  distill: {
+    summary: 'make a one-step generator from a teacher',
+    load: async () => (await import('./train.js')).train.bind(undefined, 'distill'),
+  },
+  references: {
+    summary: 'what eval compares with',
+    load: async () => (await import('./eval.js')).references,
+  },
+  plan: {
+    summary: 'the memory that aligning Z-Image takes of a GPU',
+    load: async () => (await import('./plan.js')).plan,
+  },
+  verify: {
+    summary: 'train on a problem with a known answer and compare',
+    load: async () => (await import('./verify.js')).verify,
+  },
+  inspect: {
+    summary: 'what was loaded and from where: devices, instruction level, threads, BLAS, memory',
+    load: async () => (await import('./inspect.js')).inspect,
+  },
+}
+
 const usage = `Usage: didr <command> [options]
 
 Commands:
-  inspect [--json]   what was loaded and from where: devices, instruction level, threads, BLAS, memory
-  demo               the whole job in a few minutes, with a report
-  train              align a one-step generator with a reward
-  sample             images from prompts
-  eval               rewards, distances and alarms of generators' images
-  compare            every method of the family at equal budget
-  pretrain <model>   train autoencoder, teacher or clip on a folder of images and prompts
-  distill            make a one-step generator from a teacher
-  references         what eval compares with
-  verify             train on a problem with a known answer and compare
+${Object.entries(commands)
+  .map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`)
+  .join('\n')}
 
 Options:
-  --help             this text; after a command, that command's
-  --version          the package's version`
+  --help      this text; after a command, that command's
+  --version   the package's version`
 
-async function main(args: string[]): Promise<number> {
-  const [command, ...rest] = args
-  switch (command) {
-    case 'inspect':
-      return (await import('./inspect.js')).inspect(rest)
-    case 'pretrain':
-      return (await import('./pretrain.js')).pretrain(rest)
-    case 'demo':
-      return (await import('./demo.js')).demo(rest)
-    case 'eval':
-      return (await import('./eval.js')).evaluate(rest)
-    case 'compare':
-      return (await import('./compare.js')).compare(rest)
-    case 'references':
-      return (await import('./eval.js')).references(rest)
-    case 'train':
-    case 'distill':
-      return (await import('./train.js')).train(command, rest)
-    case 'sample':
-      return (await import('./sample.js')).sample(rest)
-    case 'verify':
-      return (await import('./verify.js')).verify(rest)
-    case '--version':
-      console.log((await import('./version.js')).version)
-      return 0
-    case '--help':
-      console.log(usage)
-      return 0
-    case undefined:
-      console.error(usage)
-      return 2
-    default:
-      console.error(`didr: unknown command ${JSON.stringify(command)}\n\n${usage}`)
-      return 2
+async function main([name, ...args]: string[]): Promise<number> {
+  if (name === '--version') {
+    console.log((await import('./version.js')).version)
+    return 0
   }
+  if (name === '--help') {
+    console.log(usage)
+    return 0
+  }
+  const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (command !== undefined) return (await command.load())(args)
+  const complaint = name === undefined ? '' : `didr: unknown command ${JSON.stringify(name)}\n\n`
+  console.error(`${complaint}${usage}`)
+  return 2
 }
 
 try {

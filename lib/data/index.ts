@@ -1,3 +1,4 @@
+export { CaptionEmbeddings, loadCaptionEmbeddings } from './caption-embeddings.js'
 export { CaptionedImages, type Placement } from './captioned-images.js'
 export { holdOutCombinations, type Split } from './held-out.js'
 export { encodeImages, readPixels, type WriteImagesOptions, writeImages } from './images.js'

@@ -366,8 +366,8 @@ async function readText(file: InputFile, position: number, length: number): Prom
   }
 }
 
-/** The `weight_map` of an index: each tensor's file, by name. */
-async function readShardIndex(file: string): Promise<Map<string, string>> {
+/** The `weight_map` of an index: each tensor's file, by name. @internal */
+export async function readShardIndex(file: string): Promise<Map<string, string>> {
   const input = await InputFile.open(file)
   try {
     if (input.bytes > maxHeaderBytes)

@@ -127,10 +127,12 @@ function checkConfig(config: AutoencoderKLConfig): Config {
     ['down_block_types', 'DownEncoderBlock2D'],
     ['up_block_types', 'UpDecoderBlock2D'],
   ] as const) {
-    const types = config[field]
+    const types: unknown = config[field]
     if (
       types !== undefined &&
-      (types.length !== widths.length || types.some((type) => type !== kind))
+      (!Array.isArray(types) ||
+        types.length !== widths.length ||
+        types.some((type) => type !== kind))
     )
       fail('ERR_CONFIG', `config.${field}: expected ${kind} for each level, got ${show(types)}`)
   }

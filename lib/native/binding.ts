@@ -286,6 +286,7 @@ export interface Binding {
 }
 
 const { addon, report } = loadAddon()
-export const binding: Binding = addon
+// A copy, in front of whose functions shape-only.ts may put others.
+export const binding: Binding = { ...addon }
 /** Which file the addon was loaded from, and what else was tried. */
 export const loadReport = report

@@ -1,4 +1,4 @@
-import { checkInteger, checkOptions } from '../checks.js'
+import { checkBoolean, checkInteger, checkOptions } from '../checks.js'
 import { normal, ones, type PlaceOptions, uniform, zeros } from '../tensor/create.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import type { Shape } from '../tensor/shape.js'
@@ -7,6 +7,11 @@ import type { Tensor } from '../tensor/tensor.js'
 export interface InitializerOptions extends PlaceOptions<FloatDType> {
   /** Of all draws, an integer from 0 to 2^53 - 1. */
   seed: number
+  /**
+   * Whether there are draws: false gives zeros in their place, for parameters that are filled from a file next, where
+   * drawing billions of numbers would be time for nothing. Default true.
+   */
+  draw?: boolean
 }
 
 /**
@@ -16,24 +21,29 @@ export interface InitializerOptions extends PlaceOptions<FloatDType> {
 export class Initializer {
   readonly #seed: number
   readonly #place: PlaceOptions<FloatDType>
+  readonly #draw: boolean
   #draws = 0
 
   /** @example const init = new Initializer({ seed: 1, dtype: 'bfloat16' }) */
   constructor(options: InitializerOptions) {
-    checkOptions('options', options, ['seed', 'dtype', 'device'])
-    const { seed, ...place } = options
+    checkOptions('options', options, ['seed', 'dtype', 'device', 'draw'])
+    const { seed, draw = true, ...place } = options
     checkInteger('options.seed', seed, 0)
+    checkBoolean('options.draw', draw)
     this.#seed = seed
     this.#place = place
+    this.#draw = draw
   }
 
   /** Uniform in [-bound, bound). */
   uniform(shape: Shape, bound: number): Tensor<FloatDType> {
+    if (!this.#draw) return this.zeros(shape)
     return uniform(shape, { ...this.#place, ...this.#next(), low: -bound, high: bound })
   }
 
   /** Normal with mean 0. */
   normal(shape: Shape, std: number): Tensor<FloatDType> {
+    if (!this.#draw) return this.zeros(shape)
     return normal(shape, { ...this.#place, ...this.#next(), std })
   }
 

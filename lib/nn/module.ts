@@ -1,6 +1,6 @@
 import { Parameter } from '../autograd/parameter.js'
-import { fail, show } from '../errors.js'
-import { sameShape, showShape } from '../tensor/shape.js'
+import { fail, listed, show } from '../errors.js'
+import { type Shape, sameShape, showShape } from '../tensor/shape.js'
 import { idOf, Tensor } from '../tensor/tensor.js'
 
 /**
@@ -53,27 +53,11 @@ export abstract class Module {
     if (typeof tensors !== 'object' || tensors === null)
       fail('ERR_CONFIG', `tensors: expected tensors by name, got ${show(tensors)}`)
     const named = this.namedParameters()
-    const missing = [...named.keys()].filter((path) => !Object.hasOwn(tensors, path))
-    const unknown = Object.keys(tensors).filter((path) => !named.has(path))
-    if (missing.length > 0 || unknown.length > 0)
-      fail(
-        'ERR_CONFIG',
-        [
-          missing.length > 0 && `tensors: missing ${listed(missing)}`,
-          unknown.length > 0 &&
-            `${missing.length > 0 ? '' : 'tensors: '}unknown ${listed(unknown)}`,
-        ]
-          .filter(Boolean)
-          .join('; '),
-      )
-    const wrong: string[] = []
-    for (const [path, parameter] of named) {
-      const given = tensors[path] as Tensor
-      idOf(`tensors['${path}']`, given)
-      if (!sameShape(given.shape, parameter.shape))
-        wrong.push(`${path} ${showShape(parameter.shape)}, got ${showShape(given.shape)}`)
-    }
-    if (wrong.length > 0) fail('ERR_SHAPE', `tensors: expected ${listed(wrong)}`)
+    const names = wrongNames(named, Object.keys(tensors))
+    if (names !== undefined) fail('ERR_CONFIG', `tensors: ${names}`)
+    for (const [path, given] of Object.entries(tensors)) idOf(`tensors['${path}']`, given)
+    const shapes = wrongShapes(named, (path) => (tensors[path] as Tensor).shape)
+    if (shapes !== undefined) fail('ERR_SHAPE', `tensors: ${shapes}`)
     for (const [path, { value }] of named) {
       const given = tensors[path] as Tensor
       if (given.dtype === value.dtype) value.copyFrom(given as typeof value)
@@ -130,8 +114,30 @@ function collect(
   }
 }
 
-/** The first few of a list and how many more there are. */
-function listed(items: readonly string[]): string {
-  const shown = items.slice(0, 12).join(', ')
-  return items.length > 12 ? `${shown} and ${items.length - 12} more` : shown
+/** Says which of a module's parameters are not among the names, and which names are no parameter's. @internal */
+export function wrongNames(
+  parameters: ReadonlyMap<string, Parameter>,
+  given: readonly string[],
+): string | undefined {
+  const known = new Set(given)
+  const missing = [...parameters.keys()].filter((path) => !known.has(path))
+  const unknown = given.filter((path) => !parameters.has(path))
+  const parts = [
+    ...(missing.length > 0 ? [`missing ${listed(missing)}`] : []),
+    ...(unknown.length > 0 ? [`unknown ${listed(unknown)}`] : []),
+  ]
+  return parts.length > 0 ? parts.join('; ') : undefined
+}
+
+/** Says which shapes are not those of a module's parameters. @internal */
+export function wrongShapes(
+  parameters: ReadonlyMap<string, Parameter>,
+  shapeOf: (path: string) => Shape,
+): string | undefined {
+  const wrong: string[] = []
+  for (const [path, { shape }] of parameters) {
+    const given = shapeOf(path)
+    if (!sameShape(given, shape)) wrong.push(`${path} ${showShape(shape)}, got ${showShape(given)}`)
+  }
+  return wrong.length > 0 ? `expected ${listed(wrong)}` : undefined
 }

@@ -11,6 +11,13 @@ export type { BestOptions } from './best.js'
 export { type Partly, readConfig, resolveConfig } from './config.js'
 export type { Metrics } from './metrics.js'
 export {
+  type MemoryPlan,
+  type PlanConfig,
+  type PlannedStep,
+  type PlanOptions,
+  planMemory,
+} from './plan.js'
+export {
   type PretrainAutoencoderConfig,
   pretrainAutoencoder,
 } from './pretrain-autoencoder.js'

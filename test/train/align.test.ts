@@ -115,7 +115,7 @@ describe('align', () => {
       ...config,
       rewards: [{ reward }],
       drs: { estimator: 'particles', steps: 2, particles: 2 },
-    } as const
+    } satisfies train.Partly<train.AlignConfig>
     await expect(train.align(given, { out: out('a') })).rejects.toMatchObject({
       code: 'ERR_CONFIG',
       message: expect.stringMatching(
