@@ -4,6 +4,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { encodeImages } from '../data/images.js'
+import { spread } from '../data/spread.js'
 import { fail } from '../errors.js'
 import {
   alarmsAgainst,
@@ -11,14 +12,13 @@ import {
   type Judgement,
   judge,
   type Subject,
-  spread,
   teacherSubject,
 } from '../evaluation/judge.js'
 import { loadReferences } from '../evaluation/references.js'
 import { writeAtomically } from '../io/files.js'
 import { loadClip } from '../models/clip.js'
 import { embeddedFile } from '../models/embedded.js'
-import { loadNanoGenerator } from '../models/nano-generator.js'
+import { loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
 import type { ChartOptions } from '../plot/chart.js'
 import { type Picture, type ReportSection, reportPage } from '../report/report.js'
@@ -84,8 +84,8 @@ export async function demo(args: string[]): Promise<number> {
 async function reportOf(out: string, config: AlignConfig, seconds: number) {
   using teacher = await loadNanoZImage(embeddedFile('teacher'))
   using features = await loadClip(embeddedFile('features'))
-  using base = await loadNanoGenerator(embeddedFile('generator'), teacher)
-  using aligned = await loadNanoGenerator(path.join(out, 'generator.safetensors'), teacher)
+  using base = await loadLoraGenerator(embeddedFile('generator'), teacher)
+  using aligned = await loadLoraGenerator(path.join(out, 'generator.safetensors'), teacher)
   for (const generator of [base, aligned]) generator.transformer.lora.merge()
   const references = await loadReferences(
     embeddedFile('references'),
@@ -97,8 +97,8 @@ async function reportOf(out: string, config: AlignConfig, seconds: number) {
   const heldOut = await readPrompts(embeddedFile('held-out-prompts'))
   try {
     const subjects: [Subject, number][] = [
-      [generatorSubject('base', base), judged],
-      [generatorSubject('aligned', aligned), judged],
+      [generatorSubject('base', base, teacher), judged],
+      [generatorSubject('aligned', aligned, teacher), judged],
       [teacherSubject(teacher), judgedOfTeacher],
     ]
     const judgements: Judgement[] = []

@@ -19,7 +19,7 @@ import { loadReferences, saveReferences } from '../evaluation/references.js'
 import { makeFolder } from '../io/files.js'
 import { type Clip, loadClip } from '../models/clip.js'
 import { embeddedOr } from '../models/embedded.js'
-import { loadNanoGenerator, type NanoGenerator } from '../models/nano-generator.js'
+import { type LoraGenerator, loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage, type NanoZImage } from '../models/nano-z-image.js'
 import { type LoadedReward, loadReward } from '../rewards/named.js'
 import type { FloatDType } from '../tensor/dtype.js'
@@ -90,15 +90,16 @@ export async function evaluate(args: string[]): Promise<number> {
     features.config.widths.at(-1) as number,
   )
   const rewards: LoadedReward[] = []
-  const generators: NanoGenerator[] = []
+  const generators: LoraGenerator[] = []
   try {
     for (const name of names) rewards.push(await loadReward(name, {}, '--reward'))
     const subjects: Subject[] = []
     for (const file of files) {
-      const generator = await loadNanoGenerator(embeddedOr('generator', file), teacher)
+      const generator = await loadLoraGenerator(embeddedOr('generator', file), teacher)
       generator.transformer.lora.merge()
       generators.push(generator)
-      subjects.push(generatorSubject(file === baseFile ? `base (${file})` : file, generator))
+      const name = file === baseFile ? `base (${file})` : file
+      subjects.push(generatorSubject(name, generator, teacher))
     }
     for (const steps of teacherSteps) subjects.push(teacherSubject(teacher, { steps, guidance }))
     const judgements: Judgement[] = []

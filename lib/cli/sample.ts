@@ -4,7 +4,7 @@ import { checkInteger } from '../checks.js'
 import { writeImages } from '../data/images.js'
 import { fail } from '../errors.js'
 import { embeddedOr } from '../models/embedded.js'
-import { loadNanoGenerator } from '../models/nano-generator.js'
+import { loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { defined, numberOf } from './options.js'
@@ -57,8 +57,8 @@ export async function sample(args: string[]): Promise<number> {
   using teacher = await loadNanoZImage(embeddedOr('teacher', values.teacher ?? 'embedded'))
   if (isOneStep) {
     const file = embeddedOr('generator', values.generator ?? 'embedded')
-    using generator = await loadNanoGenerator(file, teacher)
-    using images = generator.generate(all, { seed })
+    using generator = await loadLoraGenerator(file, teacher)
+    using images = generator.generate(teacher.encodePrompts(all), { seed })
     await write(images as Tensor<'float32'>)
   } else {
     using images = await teacher.generate(all, { ...sampler, seed })

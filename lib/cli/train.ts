@@ -21,6 +21,8 @@ Options:
   --out <run>            the run's folder: config.json, metrics.jsonl, events for TensorBoard, checkpoints/, samples/ and,
                          at the end, generator.safetensors
   --teacher <file>       what \`pretrain teacher\` wrote; default: the one that comes with the package
+  --model <folder>       Z-Image as the teacher, with --embeddings: see docs/z-image.md
+  --embeddings <file>    its prompts and their embeddings
   --generator <file>     what it starts from: the file of another run, \`embedded\`, or \`teacher\`;
                          default ${command === 'train' ? 'embedded' : 'teacher'}
   --prompts <file>       one a line; default: those that come with the package
@@ -49,12 +51,16 @@ export async function train(command: 'train' | 'distill', args: string[]): Promi
   const { out, resume = false } = values
   if (out === undefined) fail('ERR_CONFIG', `${command}: --out is needed: the folder of the run`)
 
+  if (values.model !== undefined && values.teacher !== undefined)
+    fail('ERR_CONFIG', `${command}: --model is a teacher, too; expected one of them`)
+
   const given = {
     ...(command === 'distill' ? distillation : {}),
     ...(resume ? await savedConfig(out) : {}),
     ...(values.config === undefined ? {} : await readConfig(values.config)),
     ...defined({
-      teacher: values.teacher,
+      teacher: values.model ?? values.teacher,
+      zImage: values.embeddings === undefined ? undefined : { embeddings: values.embeddings },
       generator: values.generator,
       prompts: values.prompts,
       clip: values.clip,
@@ -99,6 +105,8 @@ function parsed(command: string, args: string[]) {
       options: {
         out: text,
         teacher: text,
+        model: text,
+        embeddings: text,
         generator: text,
         prompts: text,
         clip: text,

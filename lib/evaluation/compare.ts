@@ -8,7 +8,7 @@ import { fail } from '../errors.js'
 import { writeAtomically } from '../io/files.js'
 import { loadClip } from '../models/clip.js'
 import { embeddedOr } from '../models/embedded.js'
-import { loadNanoGenerator } from '../models/nano-generator.js'
+import { loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
 import { chart } from '../plot/chart.js'
 import { type LoadedReward, loadReward } from '../rewards/named.js'
@@ -125,9 +125,9 @@ export async function compare(options: CompareOptions): Promise<Comparison[] | u
       return judgement
     }
     const ofGenerator = async (name: string, file: string) => {
-      using generator = await loadNanoGenerator(file, teacher)
+      using generator = await loadLoraGenerator(file, teacher)
       generator.transformer.lora.merge()
-      return judge(generatorSubject(name, generator), judged)
+      return judge(generatorSubject(name, generator, teacher), judged)
     }
     const summed = ({ rewards: means }: Judgement) =>
       rewards.reduce(

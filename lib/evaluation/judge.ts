@@ -1,9 +1,10 @@
 /** Evaluates text-to-image generators side by side: the same prompts, the same noise. */
 import { checkInteger } from '../checks.js'
+import { spread } from '../data/spread.js'
 import { fail } from '../errors.js'
 import type { Captions } from '../models/caption-encoder.js'
 import type { Clip } from '../models/clip.js'
-import type { NanoGenerator } from '../models/nano-generator.js'
+import type { LoraGenerator } from '../models/lora-generator.js'
 import type { NanoZImage } from '../models/nano-z-image.js'
 import type { Reward } from '../rewards/reward.js'
 import type { FloatDType } from '../tensor/dtype.js'
@@ -38,12 +39,23 @@ export function teacherSubject(
   }
 }
 
-/** A one-step generator as a subject. */
-export function generatorSubject(name: string, generator: NanoGenerator): Subject {
+/** A one-step generator as a subject; the teacher encodes the prompts. */
+export function generatorSubject(
+  name: string,
+  generator: LoraGenerator,
+  teacher: NanoZImage,
+): Subject {
   return {
     name,
     calls: 1,
-    generate: async (prompts, seed) => generator.generate(prompts, { seed }),
+    async generate(prompts, seed) {
+      const captions = teacher.encodePrompts(prompts)
+      try {
+        return generator.generate(captions, { seed })
+      } finally {
+        captions.features.dispose()
+      }
+    },
   }
 }
 
@@ -75,11 +87,6 @@ export interface Judgement extends EvaluationReport {
   calls: number
   /** For generating, decoding included. */
   secondsPerImage: number
-}
-
-/** `count` of a list's entries in its order, evenly spread; some several times where there are fewer. */
-export function spread<T>(list: readonly T[], count: number): T[] {
-  return Array.from({ length: count }, (_, i) => list[Math.floor((i * list.length) / count)] as T)
 }
 
 /** Generates a subject's images and evaluates them. What it draws depends on the options alone. */

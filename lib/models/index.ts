@@ -31,14 +31,14 @@ export {
   type OneStepOptions,
   oneStep,
 } from './generator.js'
-export { Mlp, type MlpOptions, mlp } from './mlp.js'
 export {
   everyLinear,
-  loadNanoGenerator,
-  NanoGenerator,
-  type NanoGeneratorConfig,
-  nanoGenerator,
-} from './nano-generator.js'
+  LoraGenerator,
+  type LoraGeneratorConfig,
+  loadLoraGenerator,
+  loraGenerator,
+} from './lora-generator.js'
+export { Mlp, type MlpOptions, mlp } from './mlp.js'
 export {
   type GenerateOptions,
   loadNanoZImage,
@@ -51,5 +51,6 @@ export { S3DiT, type S3DiTOptions, s3dit } from './s3dit.js'
 export type { S3DiTConfig } from './s3dit-config.js'
 export { type SampleOptions, sample, samplingTimes } from './sample.js'
 export type { Condition, ScoreModel } from './score-model.js'
+export type { NoiseOptions, TextToImage } from './text-to-image.js'
 export { sinusoidalFeatures, TimestepEmbedding } from './timestep-embedding.js'
 export { type LoadZImageOptions, loadZImage, ZImage } from './z-image.js'

@@ -3,10 +3,9 @@ import { flow, type Schedule } from '../didr/schedules.js'
 import { fail, show } from '../errors.js'
 import { Initializer } from '../nn/initializer.js'
 import { Module } from '../nn/module.js'
-import { normal, type PlaceOptions } from '../tensor/create.js'
+import type { PlaceOptions } from '../tensor/create.js'
 import type { Device } from '../tensor/device.js'
 import type { FloatDType } from '../tensor/dtype.js'
-import { concat } from '../tensor/layout.js'
 import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { AutoencoderKL, type AutoencoderKLConfig } from './autoencoder-kl.js'
@@ -14,6 +13,7 @@ import { CaptionEncoder, type CaptionEncoderConfig, type Captions } from './capt
 import { S3DiT } from './s3dit.js'
 import type { S3DiTConfig } from './s3dit-config.js'
 import { sample, samplingTimes } from './sample.js'
+import { latentNoise, type NoiseOptions, type TextToImage } from './text-to-image.js'
 import { loadWeights, moduleFrom, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
@@ -50,7 +50,7 @@ const kind = 'nano-z-image'
  * Text to image as Z-Image does it, at a small size: an autoencoder for images, an S3-DiT for its latents, and a caption
  * encoder on words.
  */
-export class NanoZImage extends Module {
+export class NanoZImage extends Module implements TextToImage {
   readonly config: NanoZImageConfig
   readonly autoencoder: AutoencoderKL
   readonly transformer: S3DiT
@@ -108,17 +108,8 @@ export class NanoZImage extends Module {
   }
 
   /** Noise to start from, image i the same in every batch. */
-  noise(batch: number, { seed = 0 }: { seed?: number } = {}): Float {
-    const shape = this.latentShape(1)
-    const { dtype } = this.captions.embedding.weight.value
-    return tidy(
-      () =>
-        concat(
-          Array.from({ length: batch }, (_, offset) =>
-            normal(shape, { seed, offset, dtype, device: this.device }),
-          ),
-        ) as Float,
-    )
+  noise(batch: number, options: NoiseOptions = {}): Float {
+    return latentNoise(this, batch, options)
   }
 
   /** Prompts as the transformer reads them. */

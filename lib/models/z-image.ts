@@ -25,6 +25,7 @@ import { AutoencoderKL, type AutoencoderKLConfig } from './autoencoder-kl.js'
 import { inspectCheckpoint, loadCheckpoint } from './checkpoint.js'
 import { S3DiT } from './s3dit.js'
 import { checkS3DiTConfig, type S3DiTConfig } from './s3dit-config.js'
+import type { TextToImage } from './text-to-image.js'
 
 type Float = Tensor<FloatDType>
 type Fields = Record<string, unknown>
@@ -83,6 +84,18 @@ export class ZImage {
       const images = autoencoder.decode(autoencoder.toAutoencoder(given))
       return images.mul(0.5).add(0.5).clip(0, 1) as Float
     })
+  }
+
+  /** The networks at a size of images: what {@link loraGenerator} takes. */
+  sized(size: { height: number; width: number }): TextToImage {
+    this.latentShape(1, size)
+    return {
+      transformer: this.transformer,
+      schedule: this.schedule,
+      device: this.device,
+      latentShape: (batch) => this.latentShape(batch, size),
+      decode: (latents) => this.decode(latents),
+    }
   }
 
   /** Releases both networks. */

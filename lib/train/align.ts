@@ -1,8 +1,10 @@
-/** The main loop: a one-step generator of the nano Z-Image is distilled from its teacher, or aligned with a reward. */
-import { readFile } from 'node:fs/promises'
+/** The main loop: a one-step text-to-image generator is distilled from its teacher, or aligned with a reward. */
+import { readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { checkInteger, checkOptions } from '../checks.js'
+import { loadCaptionEmbeddings } from '../data/caption-embeddings.js'
 import { writeImages } from '../data/images.js'
+import { spread } from '../data/spread.js'
 import type { Objective } from '../didr/config.js'
 import { createDidr, type Didr } from '../didr/didr.js'
 import type { DrsOptions } from '../didr/drs-config.js'
@@ -10,16 +12,20 @@ import type { Weighting } from '../didr/integral-kl.js'
 import { type DidrMetrics, didrStep } from '../didr/step.js'
 import type { TimeSampling } from '../didr/time-sampling.js'
 import { DidrError, fail } from '../errors.js'
+import type { Captions } from '../models/caption-encoder.js'
 import { embeddedOr } from '../models/embedded.js'
 import {
   everyLinear,
-  loadNanoGenerator,
-  type NanoGenerator,
-  nanoGenerator,
-} from '../models/nano-generator.js'
-import { loadNanoZImage, type NanoZImage } from '../models/nano-z-image.js'
+  type LoraGenerator,
+  loadLoraGenerator,
+  loraGenerator,
+} from '../models/lora-generator.js'
+import { loadNanoZImage } from '../models/nano-z-image.js'
+import type { TextToImage } from '../models/text-to-image.js'
+import { loadZImage } from '../models/z-image.js'
 import { lora } from '../nn/lora.js'
 import { type LoadedReward, type NamedPart, named } from '../rewards/named.js'
+import { concat } from '../tensor/layout.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { ShuffledBatches } from './batches.js'
 import { type Partly, resolveConfig } from './config.js'
@@ -39,12 +45,26 @@ interface AdamWConfig {
 }
 
 export interface AlignConfig {
-  /** What `pretrain teacher` wrote, or `embedded`. */
+  /** What `pretrain teacher` wrote, a folder of Z-Image's (see `models.loadZImage`), or `embedded`. */
   teacher: string
   /** What the generator starts from: what `train` or `distill` wrote, `embedded`, or `teacher` for the teacher itself. */
   generator: string
-  /** A file of prompts, one a line, or `embedded`. */
+  /** A file of prompts, one a line, or `embedded`. Z-Image's come with their embeddings instead. */
   prompts: string
+  /** Where the teacher is Z-Image. */
+  zImage: {
+    /** The file of its prompts and their embeddings; see `data.loadCaptionEmbeddings`. */
+    embeddings: string
+    /**
+     * The folder of the networks that the generator adds to, such as those of a Z-Image for few steps: the generator
+     * `teacher` then starts as these. Empty: the teacher's.
+     */
+    base: string
+    /** Edge of the images in pixels. */
+    size: number
+    /** Recompute blocks in the backward pass, for less memory. */
+    checkpointing: boolean
+  }
   /** Summed up; see {@link NamedPart}. */
   rewards: NamedPart[]
   /** The file of the reward `clip`, or `embedded`. */
@@ -78,8 +98,8 @@ export interface AlignConfig {
   keepCheckpoints: number
   /** Pictures in `samples/` every this many steps; 0 for none. */
   previewEvery: number
-  /** What they show. Empty: the first 16 prompts. */
-  previewPrompts: string[]
+  /** How many of the prompts they show, evenly spread. */
+  previewCount: number
 }
 
 /** What is resolved by the method's own rules, as it depends on a kind. */
@@ -98,6 +118,7 @@ const defaults: Omit<AlignConfig, Free> = {
   teacher: 'embedded',
   generator: 'embedded',
   prompts: 'embedded',
+  zImage: { embeddings: '', base: '', size: 1024, checkpointing: true },
   clip: 'embedded',
   seed: 1,
   steps: 300,
@@ -123,7 +144,7 @@ const defaults: Omit<AlignConfig, Free> = {
   checkpointEvery: 50,
   keepCheckpoints: 2,
   previewEvery: 50,
-  previewPrompts: [],
+  previewCount: 16,
 }
 
 const freeDefaults: Pick<AlignConfig, Free> = {
@@ -151,11 +172,23 @@ export interface AlignOptions {
   onProgress?: (progress: Progress) => void
 }
 
+/** The networks of a teacher, and its prompts. */
+interface Source {
+  model: TextToImage
+  prompts: readonly string[]
+  /** The caller disposes the features. */
+  condition(indices: readonly number[]): Captions
+  unconditional(count: number): Captions
+  dispose(): void
+}
+
 /** Everything a run works with. */
 interface Parts {
-  teacher: NanoZImage
-  generator: NanoGenerator
-  assistant: NanoGenerator['transformer']
+  source: Source
+  /** What the generator is made of where that is not the teacher. */
+  base: Source['model'] & { dispose(): void }
+  generator: LoraGenerator
+  assistant: LoraGenerator['transformer']
   reward: LoadedReward | undefined
   didr: Didr
 }
@@ -190,12 +223,10 @@ export async function align(
   { out, ...options }: AlignOptions,
 ): Promise<boolean> {
   const config = resolveAlignConfig(given)
-  const { batchSize, previewPrompts } = config
+  const { batchSize } = config
   const seeds = seedsFrom(config.seed, ['lora', 'method', 'order', 'preview', 'assistant'])
-  const prompts = await readPrompts(embeddedOr('prompts', config.prompts))
-
   const parts = await load(config, seeds)
-  const { teacher, generator, didr } = parts
+  const { source, generator, didr } = parts
   try {
     // Without an Integral KL there is no estimate of it.
     const best =
@@ -211,13 +242,12 @@ export async function align(
       best,
       ...options,
     })
-    const batches = new ShuffledBatches(prompts.length, batchSize, { seed: seeds.order })
-    const shown = previewPrompts.length > 0 ? previewPrompts : prompts.slice(0, 16)
+    const batches = new ShuffledBatches(source.prompts.length, batchSize, { seed: seeds.order })
 
     const finished = await run.train(
       async (step) => {
-        const condition = teacher.encodePrompts(batches.at(step).map((i) => prompts[i] as string))
-        const unconditional = teacher.encodePrompts(new Array<string>(batchSize).fill(''))
+        const condition = source.condition(batches.at(step))
+        const unconditional = source.unconditional(batchSize)
         try {
           return logged(await didrStep(didr, { batchSize, condition, unconditional }))
         } finally {
@@ -225,7 +255,7 @@ export async function align(
           unconditional.features.dispose()
         }
       },
-      { preview: (file) => preview(didr, generator, shown, seeds.preview, file) },
+      { preview: (file) => preview(parts, config, seeds.preview, file) },
     )
     if (finished) {
       didr.ema?.swap()
@@ -249,22 +279,24 @@ async function load(
 ): Promise<Parts> {
   const { objective, beta, guidance, weighting, drs, times, optimizer, ema } = config
   const { assistantSteps, assistantWeighting, rewardEvery, klWindow, noOpAfter } = config
-  const teacher = await loadNanoZImage(embeddedOr('teacher', config.teacher))
-  teacher.setTrainable(false)
-  const made: Partial<Parts> = { teacher }
+  const made: Partial<Parts> = {}
   try {
+    made.source = await loadSource(config)
+    const { model } = made.source
+    if (config.zImage.base !== '') made.base = await loadZImageAt(config.zImage.base, config)
+    const base = made.base ?? model
     made.generator =
       config.generator === 'teacher'
-        ? nanoGenerator(teacher, { ...config.lora.generator, seed: seeds.lora })
-        : await loadNanoGenerator(embeddedOr('generator', config.generator), teacher)
-    made.assistant = lora(teacher.transformer, { ...config.lora.assistant, seed: seeds.assistant })
+        ? loraGenerator(base, { ...config.lora.generator, seed: seeds.lora })
+        : await loadLoraGenerator(embeddedOr('generator', config.generator), base)
+    made.assistant = lora(model.transformer, { ...config.lora.assistant, seed: seeds.assistant })
     made.reward = await named(config.rewards, { clip: config.clip })
     made.didr = createDidr({
       generator: made.generator,
-      teacher: teacher.transformer,
+      teacher: model.transformer,
       assistant: made.assistant,
-      decode: (latents) => teacher.decode(latents),
-      schedule: teacher.schedule,
+      decode: (latents) => base.decode(latents),
+      schedule: model.schedule,
       seed: seeds.method,
       ...{ objective, beta, guidance, weighting, times, ema },
       ...{ assistantSteps, assistantWeighting, rewardEvery, klWindow, noOpAfter },
@@ -281,10 +313,70 @@ async function load(
   }
 }
 
-async function release({ teacher, generator, assistant, reward, didr }: Partial<Parts>) {
+async function release({ source, base, generator, assistant, reward, didr }: Partial<Parts>) {
   didr?.dispose()
   await reward?.release()
-  for (const part of [assistant, generator, teacher]) part?.dispose()
+  for (const part of [assistant, generator, base, source]) part?.dispose()
+}
+
+async function isFolder(file: string): Promise<boolean> {
+  return stat(file).then(
+    (found) => found.isDirectory(),
+    () => false,
+  )
+}
+
+/** The teacher, frozen, with its prompts. */
+async function loadSource(config: AlignConfig): Promise<Source> {
+  if (!(await isFolder(config.teacher))) {
+    const prompts = await readPrompts(embeddedOr('prompts', config.prompts))
+    const model = await loadNanoZImage(embeddedOr('teacher', config.teacher))
+    model.setTrainable(false)
+    return {
+      model,
+      prompts,
+      condition: (indices) => model.encodePrompts(indices.map((i) => prompts[i] as string)),
+      unconditional: (count) => model.encodePrompts(new Array<string>(count).fill('')),
+      dispose: () => model.dispose(),
+    }
+  }
+  if (config.zImage.embeddings === '')
+    fail(
+      'ERR_CONFIG',
+      'config.zImage.embeddings: needed where the teacher is a folder: see docs/z-image.md',
+    )
+  const captions = await loadCaptionEmbeddings(config.zImage.embeddings)
+  try {
+    const model = await loadZImageAt(config.teacher, config)
+    return {
+      model,
+      prompts: captions.prompts,
+      condition: (indices) => captions.condition(indices),
+      unconditional: (count) => captions.unconditional(count),
+      dispose() {
+        captions.dispose()
+        model.dispose()
+      },
+    }
+  } catch (error) {
+    captions.dispose()
+    throw error
+  }
+}
+
+/** Z-Image's networks, frozen, at the configuration's size. */
+async function loadZImageAt(
+  folder: string,
+  { zImage: { size, checkpointing } }: AlignConfig,
+): Promise<TextToImage & { dispose(): void }> {
+  const zImage = await loadZImage(folder, { checkpointing })
+  for (const network of [zImage.transformer, zImage.autoencoder]) network.setTrainable(false)
+  try {
+    return { ...zImage.sized({ height: size, width: size }), dispose: () => zImage.dispose() }
+  } catch (error) {
+    zImage.dispose()
+    throw error
+  }
 }
 
 /** Prompts, one a line; empty lines are passed over. @throws {DidrError} (as a rejection) ERR_IO, ERR_FORMAT if there are none */
@@ -305,19 +397,27 @@ export async function readPrompts(file: string): Promise<string[]> {
   return prompts
 }
 
-/** One image of each prompt, always from the same noise, by the averaged weights. */
+/** Images of some of the prompts, always from the same noise, by the averaged weights. */
 async function preview(
-  { ema }: Didr,
-  generator: NanoGenerator,
-  prompts: readonly string[],
+  { source, generator, didr: { ema } }: Parts,
+  { previewCount, batchSize }: AlignConfig,
   seed: number,
   file: string,
 ): Promise<void> {
+  const all = source.prompts.map((_, i) => i)
+  const shown = spread(all, Math.min(previewCount, all.length))
   ema?.swap()
+  const parts: Tensor<'float32'>[] = []
   try {
-    using images = generator.generate(prompts, { seed })
+    for (let first = 0; first < shown.length; first += batchSize) {
+      const captions = source.condition(shown.slice(first, first + batchSize))
+      parts.push(generator.generate(captions, { seed, first }) as Tensor<'float32'>)
+      captions.features.dispose()
+    }
+    using images = concat(parts)
     await writeImages(file, images as Tensor<'float32'>, { columns: 8 })
   } finally {
+    for (const part of parts) part.dispose()
     ema?.swap()
   }
 }

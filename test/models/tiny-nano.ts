@@ -38,7 +38,7 @@ export async function writeTinyNano(folder: string): Promise<TinyFiles> {
   const file = (name: string) => path.join(folder, `${name}.safetensors`)
   using teacher = tinyNano()
   await teacher.save(file('teacher'))
-  using generator = models.nanoGenerator(teacher, { rank: 2, seed: 3 })
+  using generator = models.loraGenerator(teacher, { rank: 2, seed: 3 })
   await generator.save(file('generator'))
   for (const [name, seed] of [
     ['clip', 4],

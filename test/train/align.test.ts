@@ -1,9 +1,10 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { io, memory, train } from '../../lib/index.js'
+import { io, memory, normal, type Parameter, type Tensor, train } from '../../lib/index.js'
 import { temporaryFolder } from '../data/shapes.js'
 import { type TinyFiles, tinyPrompts, writeTinyNano } from '../models/tiny-nano.js'
+import { networks, writeFolder } from '../models/z-image-folder.js'
 
 interface Setup {
   folder: string
@@ -100,6 +101,54 @@ describe('align', () => {
       )
     },
   )
+
+  it('takes a folder of Z-Image as the teacher, and another as the base of the generator', async () => {
+    const folder = await temporaryFolder()
+    const at = (name: string) => path.join(folder, name)
+    const before = memory().tensors
+    for (const name of ['Z-Image', 'Z-Image-Turbo']) {
+      const own = networks()
+      if (name !== 'Z-Image') {
+        const { value } = own.transformer.parameters().at(-1) as Parameter
+        using other = normal(value.shape, { seed: 4, dtype: 'bfloat16' })
+        value.copyFrom(other as typeof value)
+      }
+      await writeFolder(at(name), own)
+      for (const network of Object.values(own)) network.dispose()
+    }
+    const [red, heart, empty] = [1, 2, 3].map((seed) => normal([seed + 1, 6], { seed }) as Tensor)
+    await io.saveSafetensors(
+      at('captions.safetensors'),
+      { 'prompt.0': red as Tensor, 'prompt.1': heart as Tensor, empty: empty as Tensor },
+      { metadata: { prompts: '["red", "heart"]' } },
+    )
+    for (const x of [red, heart, empty]) x?.dispose()
+    const config = {
+      ...{ teacher: at('Z-Image'), generator: 'teacher', steps: 2, batchSize: 2, previewEvery: 2 },
+      zImage: { embeddings: at('captions.safetensors'), size: 16 },
+      lora: { generator: { rank: 2 }, assistant: { rank: 2 } },
+      rewards: [{ reward: 'colourfulness' }],
+    } satisfies train.Partly<train.AlignConfig>
+    for (const base of ['', at('Z-Image-Turbo')]) {
+      const out = at(`run${path.basename(base)}`)
+      const given = { ...config, zImage: { ...config.zImage, base } }
+      expect(await train.align(given, { out })).toBe(true)
+      for (const line of await metricsOf(out)) expect(line.klToTarget).toBeGreaterThan(0)
+      expect(await readdir(path.join(out, 'samples'))).toEqual(['step-000002.png'])
+      // Another run starts from the additions of this one.
+      const more = { ...given, generator: path.join(out, 'generator.safetensors') }
+      expect(await train.align(more, { out: `${out}-more` })).toBe(true)
+    }
+    expect(await weightsOf(at('run'))).not.toBe(await weightsOf(at('runZ-Image-Turbo')))
+    expect(memory().tensors).toBe(before)
+    const without = { ...config, zImage: { size: 16 } }
+    await expect(train.align(without, { out: at('a') })).rejects.toThrow(
+      'config.zImage.embeddings: needed where the teacher is a folder',
+    )
+    const ragged = { ...config, zImage: { ...config.zImage, size: 18 } }
+    await expect(train.align(ragged, { out: at('a') })).rejects.toThrow('a multiple of 4')
+    expect(memory().tensors).toBe(before)
+  })
 
   it('a reward that fails midway names the step and leaves the last checkpoint', async () => {
     const { config, folder, out } = await setup()

@@ -9,11 +9,11 @@ import { tinyNano } from './tiny-nano.js'
 const prompts = ['red heart', 'blue circle', '']
 
 /** Gives the additions values: B starts at 0. */
-function moved(generator: models.NanoGenerator): models.NanoGenerator {
+function moved(generator: models.LoraGenerator): models.LoraGenerator {
   const optimizer = new optim.AdamW(generator.parameters(), { lr: 0.3 })
   for (let i = 0; i < 2; i++) {
-    const z = generator.teacher.noise(3, { seed: 8 + i })
-    const condition = generator.teacher.encodePrompts(prompts)
+    const z = (generator.base as models.NanoZImage).noise(3, { seed: 8 + i })
+    const condition = (generator.base as models.NanoZImage).encodePrompts(prompts)
     const { value, pullback } = vjp(() => generator.forward(z, condition), [])
     pullback(value)
     pullback.dispose()
@@ -30,7 +30,7 @@ describe('a one-step generator on a nano Z-Image', () => {
     using teacher = tinyNano()
     teacher.setTrainable(false)
     for (const tInit of [1, 0.6]) {
-      using generator = models.nanoGenerator(teacher, { rank: 2, tInit })
+      using generator = models.loraGenerator(teacher, { rank: 2, tInit })
       const z = teacher.noise(3, { seed: 1 })
       const condition = teacher.encodePrompts(prompts)
       const got = noGrad(() => generator.forward(z, condition))
@@ -51,7 +51,7 @@ describe('a one-step generator on a nano Z-Image', () => {
     using teacher = tinyNano()
     teacher.setTrainable(false)
     const before = await Promise.all(teacher.parameters().map(({ value }) => value.data()))
-    using generator = moved(models.nanoGenerator(teacher, { rank: 2 }))
+    using generator = moved(models.loraGenerator(teacher, { rank: 2 }))
     expect(generator.parameters().every(({ trainable }) => trainable)).toBe(true)
     expect(generator.parameters().length).toBe(2 * generator.transformer.lora.targets.length)
     const after = await Promise.all(teacher.parameters().map(({ value }) => value.data()))
@@ -64,21 +64,35 @@ describe('a one-step generator on a nano Z-Image', () => {
     const file = path.join(await temporaryFolder(), 'generator.safetensors')
     const before = memory().tensors
     const teacher = tinyNano()
-    const generator = moved(models.nanoGenerator(teacher, { rank: 2, tInit: 0.9 }))
+    const generator = moved(models.loraGenerator(teacher, { rank: 2, tInit: 0.9 }))
     await generator.save(file, { dtype: 'float32' })
-    const again = await models.loadNanoGenerator(file, teacher)
+    const again = await models.loadLoraGenerator(file, teacher)
     expect(again.config).toEqual(generator.config)
-    const images = generator.generate(prompts, { seed: 4 })
-    const same = again.generate(prompts, { seed: 4 })
+    const captions = teacher.encodePrompts(prompts)
+    const images = generator.generate(captions, { seed: 4 })
+    const same = again.generate(captions, { seed: 4 })
     await expectSame('images', same as Tensor, images as Tensor)
     expect(images.shape).toEqual([3, 3, 16, 16])
-    const first = generator.generate(prompts.slice(0, 1), { seed: 4 })
-    const row = images.slice([0, 0, 0, 0], [1, 3, 16, 16])
-    await expectClose('the first image', first as Tensor, row as Tensor, 1e-5)
+    const one = teacher.encodePrompts(prompts.slice(1, 2))
+    const second = generator.generate(one, { seed: 4, first: 1 })
+    const row = images.slice([1, 0, 0, 0], [1, 3, 16, 16])
+    await expectClose('the second image', second as Tensor, row as Tensor, 1e-5)
     generator.transformer.lora.merge()
-    const merged = generator.generate(prompts, { seed: 4 })
+    const merged = generator.generate(captions, { seed: 4 })
     await expectClose('merged', merged as Tensor, images as Tensor, 1e-5)
-    for (const x of [images, same, first, row, merged, again, generator, teacher]) x.dispose()
+    for (const x of [
+      captions.features,
+      one.features,
+      images,
+      same,
+      second,
+      row,
+      merged,
+      again,
+      generator,
+      teacher,
+    ])
+      x.dispose()
     expect(memory().tensors).toBe(before)
   })
 
@@ -87,11 +101,11 @@ describe('a one-step generator on a nano Z-Image', () => {
     const file = (name: string) => path.join(folder, `${name}.safetensors`)
     using teacher = tinyNano()
     await teacher.save(file('teacher'))
-    await expect(models.loadNanoGenerator(file('teacher'), teacher)).rejects.toMatchObject({
+    await expect(models.loadLoraGenerator(file('teacher'), teacher)).rejects.toMatchObject({
       code: 'ERR_FORMAT',
-      message: expect.stringContaining('expected the weights of nano-generator'),
+      message: expect.stringContaining('expected the weights of lora-generator'),
     })
-    using generator = models.nanoGenerator(teacher, { rank: 2, targets: ['to_q'] })
+    using generator = models.loraGenerator(teacher, { rank: 2, targets: ['to_q'] })
     await generator.save(file('generator'))
     const { config } = teacher
     using other = models.nanoZImage({
@@ -99,18 +113,18 @@ describe('a one-step generator on a nano Z-Image', () => {
       transformer: { ...config.transformer, dim: 24, n_heads: 2, n_kv_heads: 2 },
     })
     const before = memory().tensors
-    await expect(models.loadNanoGenerator(file('generator'), other)).rejects.toMatchObject({
+    await expect(models.loadLoraGenerator(file('generator'), other)).rejects.toMatchObject({
       code: 'ERR_SHAPE',
       message: expect.stringContaining('noise_refiner.0.attention.to_q.lora_A.weight'),
     })
     expect(memory().tensors).toBe(before)
     expectRefusal(
-      () => generator.generate([]),
+      () => generator.generate(['red heart'] as never),
       'ERR_CONFIG',
-      'prompts: expected an array of at least one, got []',
+      'captions: expected those of encodePrompts, got ["red heart"]',
     )
     expectRefusal(
-      () => models.nanoGenerator(teacher, { targets: ['to_x'] }),
+      () => models.loraGenerator(teacher, { targets: ['to_x'] }),
       'ERR_CONFIG',
       'options.targets: no linear layer is named "to_x"',
     )

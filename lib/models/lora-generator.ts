@@ -1,4 +1,4 @@
-/** One-step generators on a nano Z-Image: its transformer with low-rank additions, asked once. */
+/** One-step generators on a text-to-image model: its transformer with low-rank additions, asked once. */
 import type { Parameter } from '../autograd/parameter.js'
 import { noGrad } from '../autograd/vjp.js'
 import { checkOptions } from '../checks.js'
@@ -9,14 +9,14 @@ import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { Captions } from './caption-encoder.js'
 import { type Generator, oneStep } from './generator.js'
-import type { NanoZImage } from './nano-z-image.js'
 import type { S3DiT } from './s3dit.js'
 import type { Condition } from './score-model.js'
+import { latentNoise, type NoiseOptions, type TextToImage } from './text-to-image.js'
 import { loadWeights, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
 
-export interface NanoGeneratorConfig {
+export interface LoraGeneratorConfig {
   /** Of the low-rank additions; see {@link LoraOptions}. */
   rank: number
   targets: string[]
@@ -37,29 +37,29 @@ export const everyLinear = [
   'linear',
 ]
 
-const kind = 'nano-generator'
+const kind = 'lora-generator'
 
-/** Text to image in one call of a network. Its base, autoencoder and caption encoder are those of the teacher, shared. */
-export class NanoGenerator implements Generator {
-  readonly teacher: NanoZImage
+/** Text to image in one call of a network. Its base and autoencoder are those of another model, shared. */
+export class LoraGenerator implements Generator {
+  readonly base: TextToImage
   readonly transformer: Adapted<S3DiT>
-  readonly config: NanoGeneratorConfig
+  readonly config: LoraGeneratorConfig
   readonly #generator: Generator
 
-  constructor(teacher: NanoZImage, config: NanoGeneratorConfig, { seed = 0 } = {}) {
+  constructor(base: TextToImage, config: LoraGeneratorConfig, { seed = 0 } = {}) {
     checkOptions('config', config, ['rank', 'targets', 'tInit'])
     const { rank, targets, tInit } = config
-    this.teacher = teacher
+    this.base = base
     this.config = { rank, targets: [...targets], tInit }
-    this.transformer = lora(teacher.transformer, { rank, targets, seed })
+    this.transformer = lora(base.transformer, { rank, targets, seed })
     this.#generator = oneStep(this.transformer, {
-      schedule: teacher.schedule,
-      sampleShape: teacher.latentShape(1).slice(1),
+      schedule: base.schedule,
+      sampleShape: base.latentShape(1).slice(1),
       tInit,
     })
   }
 
-  /** @param z [B, ...teacher.latentShape(1).slice(1)] @returns normalised latents, like z */
+  /** @param z `inputShape(B)` @returns normalised latents, like z */
   forward(z: Float, condition?: Condition): Float {
     return this.#generator.forward(z, condition)
   }
@@ -74,34 +74,31 @@ export class NanoGenerator implements Generator {
   }
 
   /**
-   * One image for each prompt.
-   * @param options `seed`: image i starts from `normal(..., { seed, offset: i })`, as {@link NanoZImage.generate} has it.
-   *   Default 0.
-   * @returns [prompts.length, 3, imageSize, imageSize] from 0 to 1
+   * One image for each caption, from the noise that {@link NoiseOptions} say.
+   * @returns [captions, 3, H, W] from 0 to 1
+   * @example using images = generator.generate(teacher.encodePrompts(['red heart']), { seed: 1 })
    */
-  generate(prompts: readonly string[], options: { seed?: number } = {}): Float {
-    checkOptions('options', options, ['seed'])
-    if (!Array.isArray(prompts) || prompts.length === 0)
-      fail('ERR_CONFIG', `prompts: expected an array of at least one, got ${show(prompts)}`)
-    const { teacher } = this
+  generate(captions: Captions, options: NoiseOptions = {}): Float {
+    checkOptions('options', options, ['seed', 'first'])
+    if (!Array.isArray(captions?.lengths) || captions.lengths.length === 0)
+      fail('ERR_CONFIG', `captions: expected those of encodePrompts, got ${show(captions)}`)
     return noGrad(() =>
       tidy(() => {
-        const condition: Captions = teacher.encodePrompts(prompts)
-        const z = teacher.noise(prompts.length, options)
-        return teacher.decode(this.forward(z, condition))
+        const z = latentNoise(this.base, captions.lengths.length, options)
+        return this.base.decode(this.forward(z, captions))
       }),
     )
   }
 
   /**
-   * Writes the low-rank additions and what they are, without the teacher.
+   * Writes the low-rank additions and what they are, without the base.
    * @param options `dtype` in the file. Default bfloat16.
    */
   async save(file: string, options: { dtype?: FloatDType } = {}): Promise<void> {
     await saveWeights(file, kind, this.config, this.transformer.lora, options)
   }
 
-  /** Releases the additions; the teacher stays. */
+  /** Releases the additions; the base stays. */
   dispose(): void {
     this.transformer.dispose()
   }
@@ -112,29 +109,29 @@ export class NanoGenerator implements Generator {
 }
 
 /**
- * A generator that starts as the teacher itself, asked for its denoiser at `tInit`.
+ * A generator that starts as the model itself, asked for its denoiser at `tInit`.
  * @param options `rank` default 20, `targets` default {@link everyLinear}, `tInit` default 1, `seed` of the additions
  *   default 0
- * @example const generator = models.nanoGenerator(await models.loadNanoZImage('teacher.safetensors'))
+ * @example const generator = models.loraGenerator(await models.loadNanoZImage('teacher.safetensors'))
  */
-export function nanoGenerator(
-  teacher: NanoZImage,
-  options: Partial<NanoGeneratorConfig> & { seed?: number } = {},
-): NanoGenerator {
+export function loraGenerator(
+  base: TextToImage,
+  options: Partial<LoraGeneratorConfig> & { seed?: number } = {},
+): LoraGenerator {
   checkOptions('options', options, ['rank', 'targets', 'tInit', 'seed'])
   const { rank = 20, targets = everyLinear, tInit = 1, seed = 0 } = options
-  return new NanoGenerator(teacher, { rank, targets, tInit }, { seed })
+  return new LoraGenerator(base, { rank, targets, tInit }, { seed })
 }
 
 /**
- * The generator in a file, on the teacher that it was made from.
- * @throws {DidrError} (as a rejection) ERR_FORMAT, ERR_IO; ERR_CONFIG, ERR_SHAPE for one of another teacher
+ * The generator in a file, on the model that it was made from.
+ * @throws {DidrError} (as a rejection) ERR_FORMAT, ERR_IO; ERR_CONFIG, ERR_SHAPE for one of another model
  */
-export async function loadNanoGenerator(file: string, teacher: NanoZImage): Promise<NanoGenerator> {
-  const weights = await loadWeights(file, kind, { device: teacher.device })
-  let generator: NanoGenerator | undefined
+export async function loadLoraGenerator(file: string, base: TextToImage): Promise<LoraGenerator> {
+  const weights = await loadWeights(file, kind, { device: base.device })
+  let generator: LoraGenerator | undefined
   try {
-    generator = new NanoGenerator(teacher, weights.config as NanoGeneratorConfig)
+    generator = new LoraGenerator(base, weights.config as LoraGeneratorConfig)
     generator.transformer.lora.loadState(weights.tensors)
     return generator
   } catch (error) {
