@@ -2,12 +2,12 @@
 // stores in the PTX, theoretical occupancy, bytes moved beside the least that the contract allows. Needs nvcc and a C++
 // compiler, no GPU: nothing here is a measurement of a device.
 //
-//   node scripts/kernels-report.mjs [--check] [--write-readme] [--arch 80,90]
+//   node scripts/kernels-report.mjs [--check] [--write] [--arch 80,90]
 //
-//   --check          exit 1 when a kernel spills, lacks a 16-byte access that native/cuda/kernels.json asks for, or is not
-//                    listed there
-//   --write-readme   writes the summary between README.md's `kernels` markers
-//   --arch           compute capabilities; default DIDR_CUDA_REPORT_ARCHITECTURES, else all that the module is built for
+//   --check   exit 1 when a kernel spills, lacks a 16-byte access that native/cuda/kernels.json asks for, or is not listed
+//             there
+//   --write   writes the method's own kernels between README.md's `kernels` markers, and all of them to docs/kernels.md
+//   --arch    compute capabilities; default DIDR_CUDA_REPORT_ARCHITECTURES, else all that the module is built for
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -241,20 +241,27 @@ function perArchitecture(kernels, architectures) {
   )
 }
 
-function writeReadme(text) {
+/** The method's own kernels in README.md, all of them in docs/kernels.md. */
+function writeTables(kernels, architectures, version) {
   const file = join(ROOT, 'README.md')
   const readme = readFileSync(file, 'utf8')
   const begin = readme.indexOf(BEGIN)
   const end = readme.indexOf(END)
   if (begin === -1 || end < begin) throw new Error(`README.md has no ${BEGIN} ... ${END}`)
+  const own = kernels.filter(({ source }) => source.startsWith('native/ops/didr/'))
+  const text = summary(own, architectures, version)
   writeFileSync(file, `${readme.slice(0, begin + BEGIN.length)}\n${text}\n${readme.slice(end)}`)
+  writeFileSync(
+    join(ROOT, 'docs/kernels.md'),
+    `# CUDA kernels\n\n\`npm run kernels:report -- --write\` writes this page.\n\n${summary(kernels, architectures, version)}\n`,
+  )
 }
 
 function main() {
   const { values } = parseArgs({
     options: {
       check: { type: 'boolean', default: false },
-      'write-readme': { type: 'boolean', default: false },
+      write: { type: 'boolean', default: false },
       arch: { type: 'string', default: process.env.DIDR_CUDA_REPORT_ARCHITECTURES },
     },
   })
@@ -279,7 +286,7 @@ function main() {
     const text = summary(kernels, architectures, version)
     console.log(`# CUDA kernels\n\n${text}\n\n## Registers and shared memory per architecture\n`)
     console.log(perArchitecture(kernels, architectures))
-    if (values['write-readme']) writeReadme(text)
+    if (values.write) writeTables(kernels, architectures, version)
     if (problems.length > 0) {
       console.log(`\n## Problems\n\n${problems.map((p) => `- ${p}`).join('\n')}`)
       if (values.check) process.exitCode = 1
