@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { checkInteger } from '../checks.js'
 import { encodeImages } from '../data/images.js'
 import { spread } from '../data/spread.js'
 import { fail } from '../errors.js'
@@ -42,13 +43,14 @@ Options:
   --out <folder>   default runs/demo
   --steps <n>      default ${resolveAlignConfig().steps}
   --seed <n>       default 1
+  --count <n>      images of each generator that are judged; default 512, of the teacher an eighth
   --resume         go on from the last checkpoint there
   --help           this text
 
 Ctrl-C saves a checkpoint and stops with code 130; a second one stops at once.`
 
-/** Images of each generator that are judged; the teacher's take 100 calls each. */
-const [judged, judgedOfTeacher, shownPrompts] = [512, 64, 32]
+/** In the pictures of the report: half of them are combinations of words that were held out. */
+const shownPrompts = 32
 
 export async function demo(args: string[]): Promise<number> {
   const values = parsed(args)
@@ -58,6 +60,8 @@ export async function demo(args: string[]): Promise<number> {
   }
   const { out = path.join('runs', 'demo'), resume = false } = values
   const [steps, seed] = [numberOf('--steps', values.steps), numberOf('--seed', values.seed)]
+  const count = numberOf('--count', values.count) ?? 512
+  checkInteger('--count', count, 16)
   const config = resolveAlignConfig({
     ...(steps === undefined ? {} : { steps }),
     ...(seed === undefined ? {} : { seed }),
@@ -75,13 +79,15 @@ export async function demo(args: string[]): Promise<number> {
   const seconds = (performance.now() - started) / 1000
   console.error('comparing with the base and the teacher')
   const file = path.join(out, 'report.html')
-  const page = reportPage(await reportOf(out, config, seconds))
+  const page = reportPage(await reportOf(out, config, seconds, count))
   await writeAtomically(file, (write) => write(Buffer.from(page)))
   console.log(file)
   return 0
 }
 
-async function reportOf(out: string, config: AlignConfig, seconds: number) {
+async function reportOf(out: string, config: AlignConfig, seconds: number, judged: number) {
+  // Its images take a hundred calls each.
+  const judgedOfTeacher = Math.ceil(judged / 8)
   using teacher = await loadNanoZImage(embeddedFile('teacher'))
   using features = await loadClip(embeddedFile('features'))
   using base = await loadLoraGenerator(embeddedFile('generator'), teacher)
@@ -273,6 +279,7 @@ function parsed(args: string[]) {
         out: text,
         steps: text,
         seed: text,
+        count: text,
         resume: { type: 'boolean' },
         help: { type: 'boolean' },
       },

@@ -135,7 +135,7 @@ export class GaussianMixture implements ScoreModel {
     return tidy(() => {
       const components = this.#components(xt, levels)
       const output = this.#output(xt, this.#denoise(xt, levels, components), levels)
-      return { output, score: this.#score(xt, components) }
+      return { output, score: this.#score(xt, levels, components) }
     })
   }
 
@@ -148,7 +148,7 @@ export class GaussianMixture implements ScoreModel {
   /** ∇ log p_t(x_t), like xt; differentiable. @param xt float32 [B, ...] with D elements each */
   score(xt: Float, t: Float32Array): Float {
     const levels = this.#levels(xt, t, false)
-    return tidy(() => this.#score(xt, this.#components(xt, levels)))
+    return tidy(() => this.#score(xt, levels, this.#components(xt, levels)))
   }
 
   /**
@@ -382,23 +382,31 @@ export class GaussianMixture implements ScoreModel {
     return rest.mul(column(scale) as Float) as Float
   }
 
-  #score(xt: Float, { gamma, offset, of }: Components): Float {
+  /** Σ γ_k (α μ_k - x_t) / v_k */
+  #score(xt: Float, levels: NoiseLevels, { gamma, of }: Components): Float {
     // -1/v_k
-    const precision = of('halfPrecision').mul(2)
-    const score = gamma
-      .mul(precision)
-      .reshape([xt.shape[0] as number, -1, 1])
-      .mul(offset)
-      .sum(1)
-    return score.reshape(xt.shape) as Float
+    const precision = of('halfPrecision').mul(2) as Float32
+    return this.#pulled(xt, levels, gamma.mul(precision) as Float32).reshape(xt.shape) as Float
   }
 
+  /** Σ γ_k (μ_k + gain_k (x_t - α μ_k)) */
   #denoise(xt: Float, levels: NoiseLevels, components = this.#components(xt, levels)): Float {
-    const { gamma, offset, of } = components
-    const batch = levels.alpha.length
-    const towards = gamma.mul(of('gain')).reshape([batch, -1, 1]).mul(offset).sum(1)
+    const { gamma, of } = components
+    const towards = this.#pulled(xt, levels, gamma.mul(of('gain')) as Float32)
     const centre = gamma.matmul(this.#matrix({ device: xt.device }) as Float32)
     return centre.add(towards).reshape(xt.shape) as Float
+  }
+
+  /** Σ c_k (x_t - α μ_k) for coefficients [B, K]: as a sum over k of what is small, not of tensors [B, K, D]. */
+  #pulled(xt: Float, { alpha }: NoiseLevels, coefficients: Float32): Float32 {
+    const { device } = xt
+    const [batch, dimension] = [alpha.length, this.dimension]
+    const scale = tensor(Float32Array.from(alpha), { shape: [batch, 1], device }) as Float32
+    const centres = coefficients.matmul(this.#matrix({ device }) as Float32).mul(scale)
+    const own = (xt.reshape([batch, dimension]) as Float32).mul(
+      coefficients.sum(1, { keepDims: true }),
+    )
+    return own.sub(centres) as Float32
   }
 }
 
