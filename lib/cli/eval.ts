@@ -26,7 +26,7 @@ import type { FloatDType } from '../tensor/dtype.js'
 import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { readPrompts } from '../train/align.js'
-import { numberOf } from './options.js'
+import { defined, numberOf } from './options.js'
 
 const usage = `Usage: didr eval [<generator> ...] [options]
 
@@ -46,6 +46,7 @@ Options:
   --per-prompt <n>       images of each prompt; default 2
   --prompts <file>       one a line; default: those that come with the package
   --reward <name>        as for \`train\`; default clip, colourfulness, sharpness
+  --clip <file>          the CLIP that the reward clip is; default: the one that comes with the package
   --features <file>      the CLIP whose features are compared; default: the one that comes with the package
   --references <file>    what \`references\` wrote; default: those that come with the package
   --seed <n>             of the noise; default 0
@@ -92,7 +93,8 @@ export async function evaluate(args: string[]): Promise<number> {
   const rewards: LoadedReward[] = []
   const generators: LoraGenerator[] = []
   try {
-    for (const name of names) rewards.push(await loadReward(name, {}, '--reward'))
+    for (const name of names)
+      rewards.push(await loadReward(name, defined({ clip: values.clip }), '--reward'))
     const subjects: Subject[] = []
     for (const file of files) {
       const generator = await loadLoraGenerator(embeddedOr('generator', file), teacher)
@@ -202,7 +204,14 @@ function parsed(args: string[], command: 'eval' | 'references') {
     help: flag,
   }
   const own = {
-    eval: { base: text, 'teacher-steps': list, reward: list, references: text, json: flag },
+    eval: {
+      clip: text,
+      base: text,
+      'teacher-steps': list,
+      reward: list,
+      references: text,
+      json: flag,
+    },
     references: { data: text, steps: text },
   }
   const everything = { ...own.eval, ...own.references, ...shared }

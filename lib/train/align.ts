@@ -106,7 +106,7 @@ export interface AlignConfig {
 type Free = 'rewards' | 'drs' | 'times'
 
 const adamW: AdamWConfig = {
-  lr: 5e-4,
+  lr: 2e-4,
   betas: [0, 0.99],
   eps: 1e-8,
   weightDecay: 0,
@@ -131,7 +131,7 @@ const defaults: Omit<AlignConfig, Free> = {
   assistantWeighting: 'output',
   optimizer: {
     generator: { ...adamW, warmup: 30 },
-    assistant: { ...adamW, lr: 1e-3 },
+    assistant: { ...adamW, lr: 4e-4 },
   },
   ema: 0.99,
   rewardEvery: 1,
@@ -158,7 +158,7 @@ export const distillation: Partly<AlignConfig> = {
   objective: 'diff-instruct',
   generator: 'teacher',
   rewards: [],
-  steps: 1000,
+  steps: 600,
   optimizer: { generator: { ...adamW, warmup: 0 } },
 }
 

@@ -10,6 +10,7 @@ import { perturb } from '../didr/perturb.js'
 import { hostUniform, RandomStream } from '../didr/philox.js'
 import { drawTimes, resolveTimeSampling } from '../didr/time-sampling.js'
 import { fail } from '../errors.js'
+import { writeAtomically } from '../io/files.js'
 import { loadAutoencoderKL } from '../models/autoencoder-kl.js'
 import { vocabularyOf } from '../models/caption-encoder.js'
 import { type NanoZImage, nanoZImage } from '../models/nano-z-image.js'
@@ -86,7 +87,8 @@ const defaults: PretrainTeacherConfig = {
 
 /**
  * Trains transformer and caption encoder and writes `teacher.safetensors`: a nano Z-Image, autoencoder and averaged
- * weights in one file.
+ * weights in one file. Beside it are `prompts.txt`, what it was trained on, and `held-out-prompts.txt`, combinations of
+ * the same words that it was not: each prompt once, one a line.
  *
  * @param given what differs from the defaults; `data` and `autoencoder` are needed
  * @returns whether all steps are done
@@ -149,8 +151,18 @@ export async function pretrainTeacher(
   if (finished) {
     ema.swap()
     await model.save(path.join(out, 'teacher.safetensors'))
+    const { heldOut } = images.split
+    await writeLines(path.join(out, 'prompts.txt'), prompts)
+    const others = heldOut.map((i) => images.prompts[i] as string)
+    await writeLines(path.join(out, 'held-out-prompts.txt'), others)
   }
   return finished
+}
+
+/** Each of them once. */
+async function writeLines(file: string, lines: readonly string[]): Promise<void> {
+  const text = [...new Set(lines)].map((line) => `${line}\n`).join('')
+  await writeAtomically(file, (write) => write(Buffer.from(text)))
 }
 
 function checkConfig(config: PretrainTeacherConfig): void {

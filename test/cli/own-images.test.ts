@@ -15,7 +15,6 @@ describe('own images', () => {
     const folder = await temporaryFolder()
     const at = (...parts: string[]) => path.join(folder, ...parts)
     await writeShapes(folder)
-    await writeFile(at('prompts.txt'), shapePrompts.join('\n'))
     /** Runs a command with a configuration, and gives what it prints. */
     const didr = async (args: string[], config?: object) => {
       if (config !== undefined) await writeFile(at('config.json'), JSON.stringify(config))
@@ -37,6 +36,10 @@ describe('own images', () => {
       ],
       { ...tinyTeacher, steps: 200 },
     )
+    const lines = async (name: string) =>
+      (await readFile(at('teacher', name), 'utf8')).trimEnd().split('\n')
+    const trainedOn = [...(await lines('prompts.txt')), ...(await lines('held-out-prompts.txt'))]
+    expect(trainedOn.sort()).toEqual(shapePrompts.toSorted())
     for (const [run, seed] of [
       ['clip', '1'],
       ['features', '2'],
@@ -45,7 +48,7 @@ describe('own images', () => {
 
     const models = [
       ...['--teacher', at('teacher', 'teacher.safetensors')],
-      ...['--prompts', at('prompts.txt')],
+      ...['--prompts', at('teacher', 'prompts.txt')],
     ]
     const small = {
       ...{ batchSize: 12, checkpointEvery: 50, previewEvery: 0, guidance: 1 },
@@ -99,7 +102,8 @@ describe('own images', () => {
     const table = await didr([
       ...['eval', aligned, at('red', 'generator.safetensors'), ...models, ...features],
       ...['--base', at('base', 'generator.safetensors'), '--teacher-steps', '4', '--count', '48'],
-      ...[...references, '--reward', 'colourfulness', '--reward', at('red.ts')],
+      ...[...references, '--clip', at('clip', 'clip.safetensors'), '--reward', 'clip'],
+      ...['--reward', 'colourfulness', '--reward', at('red.ts')],
       ...['--out', at('evaluation')],
     ])
     expect(table.split('\n').filter((line) => line.startsWith('| '))).toHaveLength(6)
