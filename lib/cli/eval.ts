@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { loadCaptionedImages } from '../data/load.js'
+import { spread } from '../data/spread.js'
 import { fail } from '../errors.js'
 import { featuresOf } from '../evaluation/features.js'
 import {
@@ -64,7 +65,7 @@ Options:
   --teacher <file>       what \`pretrain teacher\` wrote; default: the one that comes with the package
   --steps <n>            of the teacher; default 50
   --guidance <g>         of the teacher; default 3
-  --count <n>            samples of the teacher; default 1024
+  --count <n>            samples of the teacher, and at most so many images; default 1024
   --prompts <file>       one a line; default: those that come with the package
   --features <file>      the CLIP whose features are compared; default: the one that comes with the package
   --seed <n>             of the noise; default 1
@@ -148,12 +149,13 @@ export async function references(args: string[]): Promise<number> {
   const draw = await drawOptions(values, teacher, features, { count: 1024, seed: 1 })
 
   const images = await loadCaptionedImages(data, { size: teacher.config.imageSize })
+  const all = Array.from({ length: images.length }, (_, i) => i)
+  const chosen = spread(all, Math.min(draw.count, images.length))
   const real = await featuresOf(
     (batch) => features.features(batch),
     (function* () {
-      for (let first = 0; first < images.length; first += 64) {
-        const last = Math.min(first + 64, images.length)
-        const indices = Array.from({ length: last - first }, (_, i) => first + i)
+      for (let first = 0; first < chosen.length; first += 64) {
+        const indices = chosen.slice(first, first + 64)
         using batch = tidy(() => images.batch(indices).mul(0.5).add(0.5))
         yield batch as Tensor<FloatDType>
       }
@@ -164,7 +166,7 @@ export async function references(args: string[]): Promise<number> {
     out,
     { images: real, teacher: samples },
     {
-      images: `${images.length} images of the folder`,
+      images: `${chosen.length} of ${images.length} images of the folder`,
       teacher: `${draw.count} samples in ${steps} steps, guidance ${guidance}, seed ${draw.seed}`,
     },
   )

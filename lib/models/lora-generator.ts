@@ -110,7 +110,7 @@ export class LoraGenerator implements Generator {
 
 /**
  * A generator that starts as the model itself, asked for its denoiser at `tInit`.
- * @param options `rank` default 20, `targets` default {@link everyLinear}, `tInit` default 1, `seed` of the additions
+ * @param options `rank` default 16, `targets` default {@link everyLinear}, `tInit` default 1, `seed` of the additions
  *   default 0
  * @example const generator = models.loraGenerator(await models.loadNanoZImage('teacher.safetensors'))
  */
@@ -119,7 +119,7 @@ export function loraGenerator(
   options: Partial<LoraGeneratorConfig> & { seed?: number } = {},
 ): LoraGenerator {
   checkOptions('options', options, ['rank', 'targets', 'tInit', 'seed'])
-  const { rank = 20, targets = everyLinear, tInit = 1, seed = 0 } = options
+  const { rank = 16, targets = everyLinear, tInit = 1, seed = 0 } = options
   return new LoraGenerator(base, { rank, targets, tInit }, { seed })
 }
 

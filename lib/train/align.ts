@@ -138,7 +138,7 @@ const defaults: Omit<AlignConfig, Free> = {
   klWindow: 50,
   noOpAfter: 20,
   lora: {
-    generator: { rank: 20, targets: everyLinear },
+    generator: { rank: 16, targets: everyLinear },
     assistant: { rank: 32, targets: everyLinear },
   },
   checkpointEvery: 50,
