@@ -21,6 +21,7 @@ import {
   loraGenerator,
 } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
+import { type S3DiT, s3dit } from '../models/s3dit.js'
 import type { TextToImage } from '../models/text-to-image.js'
 import { loadZImage } from '../models/z-image.js'
 import { lora } from '../nn/lora.js'
@@ -42,6 +43,11 @@ interface AdamWConfig {
   maxNorm: number
   /** Steps over which the learning rate grows from 0. */
   warmup: number
+}
+
+interface LoraConfig {
+  rank: number
+  targets: string[]
 }
 
 export interface AlignConfig {
@@ -89,10 +95,16 @@ export interface AlignConfig {
   klWindow: number
   noOpAfter: number
 
-  /** Low-rank additions to the teacher's transformer: those of a new generator, and the assistant's. */
+  /**
+   * Low-rank additions to the teacher's transformer: those of a new generator, and the assistant's. An assistant of rank 0
+   * is a copy of the transformer, trained whole: it follows the generator more closely, for more memory.
+   */
   lora: {
-    generator: { rank: number; targets: string[] }
-    assistant: { rank: number; targets: string[] }
+    generator: LoraConfig & {
+      /** The time at which the transformer is asked: see `models.oneStep`. */
+      tInit: number
+    }
+    assistant: LoraConfig
   }
   checkpointEvery: number
   keepCheckpoints: number
@@ -138,7 +150,7 @@ const defaults: Omit<AlignConfig, Free> = {
   klWindow: 50,
   noOpAfter: 20,
   lora: {
-    generator: { rank: 16, targets: everyLinear },
+    generator: { rank: 16, targets: everyLinear, tInit: 0.98 },
     assistant: { rank: 32, targets: everyLinear },
   },
   checkpointEvery: 50,
@@ -188,7 +200,7 @@ interface Parts {
   /** What the generator is made of where that is not the teacher. */
   base: Source['model'] & { dispose(): void }
   generator: LoraGenerator
-  assistant: LoraGenerator['transformer']
+  assistant: S3DiT
   reward: LoadedReward | undefined
   didr: Didr
 }
@@ -289,7 +301,10 @@ async function load(
       config.generator === 'teacher'
         ? loraGenerator(base, { ...config.lora.generator, seed: seeds.lora })
         : await loadLoraGenerator(embeddedOr('generator', config.generator), base)
-    made.assistant = lora(model.transformer, { ...config.lora.assistant, seed: seeds.assistant })
+    made.assistant =
+      config.lora.assistant.rank === 0
+        ? copyOf(model)
+        : lora(model.transformer, { ...config.lora.assistant, seed: seeds.assistant })
     made.reward = await named(config.rewards, { clip: config.clip })
     made.didr = createDidr({
       generator: made.generator,
@@ -311,6 +326,15 @@ async function load(
       fail(error.code, error.message.replace(/^options/, 'config'), { cause: error })
     throw error
   }
+}
+
+/** A transformer of its own with the same weights. */
+function copyOf({ transformer, schedule, device }: TextToImage): S3DiT {
+  const { config, checkpointing } = transformer
+  const { dtype } = transformer.x_pad_token.value
+  const copy = s3dit(config, { schedule, device, dtype, checkpointing })
+  copy.loadState(transformer.state())
+  return copy
 }
 
 async function release({ source, base, generator, assistant, reward, didr }: Partial<Parts>) {
