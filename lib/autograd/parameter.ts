@@ -53,6 +53,7 @@ export function handleOn<T extends Tensor>(x: T): T {
   return keep(new Tensor(binding.view(idOf('tensor', x), x.shape), x.shape, x.dtype, x.device)) as T
 }
 
+/** How a {@link Parameter} starts. */
 export interface ParameterOptions {
   /** Whether gradients are computed for it. Default true. */
   trainable?: boolean

@@ -271,6 +271,7 @@ class Probe extends Tape {
   }
 }
 
+/** What {@link customOp} makes an operation of: a forward pass, and the derivative that goes with it. */
 export interface CustomOp<I extends Tensors, V extends Tensor> {
   /** Computes the value; nothing inside is tracked. Run as in {@link tidy}. */
   forward(...inputs: I): V

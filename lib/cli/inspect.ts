@@ -6,6 +6,14 @@ import { loadReport } from '../native/binding.js'
 import { device } from '../tensor/device.js'
 import { version } from './version.js'
 
+const usage = `Usage: didr inspect [options]
+
+What was loaded and from where: devices, instruction level, threads, BLAS, memory. Bug reports need it.
+
+Options:
+  --json   as JSON
+  --help   this text`
+
 interface Inspection {
   didr: string
   node: string
@@ -68,14 +76,22 @@ function print(inspection: Inspection): void {
 }
 
 export async function inspect(args: string[]): Promise<number> {
-  let json: boolean | undefined
-  try {
-    json = parseArgs({ args, options: { json: { type: 'boolean' } } }).values.json
-  } catch (error) {
-    fail('ERR_CONFIG', `inspect: ${(error as Error).message}`)
+  const values = parsed(args)
+  if (values.help) {
+    console.log(usage)
+    return 0
   }
   const inspection = await collect()
-  if (json) console.log(JSON.stringify(inspection, null, 2))
+  if (values.json) console.log(JSON.stringify(inspection, null, 2))
   else print(inspection)
   return 0
+}
+
+function parsed(args: string[]) {
+  try {
+    return parseArgs({ args, options: { json: { type: 'boolean' }, help: { type: 'boolean' } } })
+      .values
+  } catch (error) {
+    return fail('ERR_CONFIG', `inspect: ${(error as Error).message}`)
+  }
 }

@@ -49,6 +49,7 @@ export async function readPixels(file: string, size: number): Promise<Uint8Array
   return planar
 }
 
+/** How {@link writeImages} and {@link encodeImages} lay out their grid. */
 export interface WriteImagesOptions {
   /** Images in a row. Default: as many as make the grid about square. */
   columns?: number

@@ -7,6 +7,7 @@ import { wordsOf } from '../models/caption-encoder.js'
 import { CaptionedImages } from './captioned-images.js'
 import { readPixels } from './images.js'
 
+/** What {@link loadCaptionedImages} makes of a folder. */
 export interface LoadImagesOptions {
   /** Edge of the images in pixels. Default 64. */
   size?: number

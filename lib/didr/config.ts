@@ -18,13 +18,7 @@ import {
   type TimeSampling,
 } from './time-sampling.js'
 
-/**
- * What the generator's step minimises. All start from the Integral KL to the teacher's distribution:
- * `didr` to the diffused reward-tilted one (arXiv 2605.24001); `diff-instruct` to the teacher's itself (arXiv 2305.18455);
- * `diff-instruct++` that plus the reward of the samples, -r(x0)/β (arXiv 2410.18881); `diff-instruct*` a pseudo-Huber
- * score divergence in its place, plus -r(x0)/β (arXiv 2410.20898); `dmd2` as `diff-instruct` with the weighting `dmd`
- * (arXiv 2405.14867); `reward` -r(x0)/β alone, which shows what hacking the reward looks like.
- */
+/** Every {@link Objective}. */
 export const objectives = [
   'didr',
   'diff-instruct',
@@ -33,6 +27,14 @@ export const objectives = [
   'dmd2',
   'reward',
 ] as const
+
+/**
+ * What the generator's step minimises. All start from the Integral KL to the teacher's distribution:
+ * `didr` to the diffused reward-tilted one (arXiv 2605.24001); `diff-instruct` to the teacher's itself (arXiv 2305.18455);
+ * `diff-instruct++` that plus the reward of the samples, -r(x0)/β (arXiv 2410.18881); `diff-instruct*` a pseudo-Huber
+ * score divergence in its place, plus -r(x0)/β (arXiv 2410.20898); `dmd2` as `diff-instruct` with the weighting `dmd`
+ * (arXiv 2405.14867); `reward` -r(x0)/β alone, which shows what hacking the reward looks like.
+ */
 export type Objective = (typeof objectives)[number]
 
 /** Which terms make up an objective. */
@@ -63,6 +65,7 @@ export interface OptimizerOptions extends Partial<AdamWSettings> {
   decaySteps?: number | null
 }
 
+/** What {@link createDidr} is given: the models, the reward, and the method's settings. */
 export interface DidrOptions {
   /** What is aligned; its trainable parameters are changed in place. See `models.oneStep`. */
   generator: Generator

@@ -26,13 +26,14 @@ const weightings = ['output', 'x0', 'epsilon'] as const
  */
 export type DenoisingWeighting = (typeof weightings)[number] | ((t: number) => number)
 
+/** What {@link denoisingLoss} is given. */
 export interface DenoisingLossOptions<D extends FloatDType, S extends Shape> {
   /** Clean samples [B, ...], float32 or bfloat16. */
   x0: Tensor<D, S>
   /** What the network's output is. */
   prediction: Prediction
   /** The network's output at x_t, like x0. */
-  output: Tensor<D>
+  output: Tensor<NoInfer<D>>
   /** One time per sample, each in [0, 1], as given to `perturb`. */
   t: Float32Array
   schedule: Schedule

@@ -230,7 +230,7 @@ export class Didr {
   }
 
   /**
-   * Goes on from what {@link state} gave in a run of the same settings and models.
+   * Goes on from what {@link Didr.state} gave in a run of the same settings and models.
    * @throws {DidrError} (as a rejection) ERR_CONFIG, ERR_SHAPE, ERR_DTYPE for a state that does not fit; nothing is changed
    */
   async loadState(state: OptimState<DidrState>): Promise<void> {

@@ -13,12 +13,13 @@ export interface RewardWeights {
   /** [N, B], summing to 1 over the particles. */
   weights: Tensor<'float32', [number, number]>
   /**
-   * [B]: 1/Σw². N when all particles count alike, 1 when a single one decides: then the estimate has collapsed, and
-   * more particles or a larger β are needed.
+   * 1/Σw² of each sample, [B]. N when all particles count alike, 1 when a single one decides: then the estimate has
+   * collapsed, and more particles or a larger β are needed.
    */
   effectiveSampleSize: Tensor<'float32', [number]>
 }
 
+/** What {@link rewardWeights} is given. */
 export interface RewardWeightsOptions {
   /** [N, B], float32. */
   rewards: Tensor<'float32'>
@@ -43,6 +44,7 @@ export function rewardWeights(options: RewardWeightsOptions): RewardWeights {
   return wrapWeights(rewards.shape as [number, number], rewards, weights, effective)
 }
 
+/** What {@link diffusedRewardScore} is given. */
 export interface DiffusedRewardScoreOptions<D extends FloatDType> {
   /** Samples of the posterior p_ref(x0 | x_t): [N, B, ...], float32 or bfloat16. */
   particles: Tensor<D>
@@ -95,6 +97,7 @@ export interface Damping {
   dataStd: number
 }
 
+/** What {@link weightedRewardGradient} is given. */
 export interface WeightedRewardGradientOptions<D extends FloatDType> {
   /** ∇_{x_t} r of each particle: [N, B, ...], float32 or bfloat16. */
   gradients: Tensor<D>

@@ -3,6 +3,8 @@ import { checkBoolean, checkFinite, checkInteger, checkOneOf, checkOptions } fro
 import { fail } from '../errors.js'
 
 export const estimators = ['tweedie', 'drp', 'damped', 'particles', 'exact'] as const
+
+/** The estimators of the diffused reward score, by name; {@link DrsOptions} has the formula of each. */
 export type Estimator = (typeof estimators)[number]
 
 /** Of the estimators that differentiate the reward. */
@@ -33,7 +35,7 @@ interface RolloutSettings {
   logSnrEnd?: number
 }
 
-/** The estimator of the diffused reward score; DESIGN of each in {@link estimateScore}. */
+/** The estimator of the diffused reward score s_r(x_t) = ∇ log E[exp(r(x0)/β) | x_t], and its settings. */
 export type DrsOptions =
   /** ∇ r(x̂0(x_t))/β: plug-in (arXiv 2209.14687). Biased: overshoots at high noise. */
   | ({ readonly estimator: 'tweedie' } & GradientSettings)

@@ -28,9 +28,10 @@ const weightings = ['x0', 'sigma2', 'dmd', 'uniform'] as const
  */
 export type Weighting = (typeof weightings)[number] | ((t: number) => number)
 
+/** What {@link integralKL} is given. */
 export interface IntegralKLOptions<D extends FloatDType, S extends Shape> {
   /** The generator's samples [B, ...]. Read by the `dmd` weighting alone. */
-  x0?: Tensor<D>
+  x0?: Tensor<NoInfer<D>>
   /** The perturbed samples [B, ...], float32 or bfloat16. */
   xt: Tensor<D, S>
   /** One time per sample, each in [0, 1], with α and σ above 0. */
@@ -39,15 +40,15 @@ export interface IntegralKLOptions<D extends FloatDType, S extends Shape> {
   /** What the networks' outputs are, of both or of each. */
   prediction: Prediction | { assistant: Prediction; teacher: Prediction }
   /** The assistant's raw output at x_t, like xt. */
-  assistant: Tensor<D>
+  assistant: Tensor<NoInfer<D>>
   /** The teacher's raw output at x_t under the condition, like xt. */
-  teacher: Tensor<D>
+  teacher: Tensor<NoInfer<D>>
   /** The teacher's raw output without the condition, like xt. Needed for guidance other than 1. */
-  teacherUncond?: Tensor<D>
+  teacherUncond?: Tensor<NoInfer<D>>
   /** g of the guided teacher s(∅) + g (s(c) - s(∅)). Default 1: the conditional teacher as it is. */
   guidance?: number
   /** The diffused reward score s_r at x_t, like xt. Default 0. */
-  drs?: Tensor<D>
+  drs?: Tensor<NoInfer<D>>
   /** Default x0. */
   weighting?: Weighting
   /** A factor of the cotangent, such as 1/B for the gradient of a batch mean. Default 1. */

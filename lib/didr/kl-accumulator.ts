@@ -7,6 +7,7 @@ import { keep } from '../tensor/scope.js'
 import { idOf, type Tensor } from '../tensor/tensor.js'
 import type { Schedule } from './schedules.js'
 
+/** The bins of a {@link KlAccumulator} and where it lives. */
 export interface KlAccumulatorOptions {
   /** Bins over the log-SNR. Default 64. */
   bins?: number

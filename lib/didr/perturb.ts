@@ -8,6 +8,7 @@ import { Tensor } from '../tensor/tensor.js'
 import { checkSamples, checkTimes, noiseLevels, uploadLevels, withTemporaries } from './samples.js'
 import type { Schedule } from './schedules.js'
 
+/** What {@link perturb} is given beside the samples. */
 export interface PerturbOptions {
   /** One time per sample, each in [0, 1]. */
   t: Float32Array

@@ -1,10 +1,12 @@
 import { checkOneOf } from '../checks.js'
 
+/** Every {@link Prediction}, in the order of the addon's `Prediction`. */
+export const predictions = ['epsilon', 'x0', 'v', 'flow'] as const
+
 /**
  * What a denoising network's output is, with x_t = α x0 + σ ε: `epsilon` the noise, `x0` the clean sample,
- * `v` = α ε - σ x0 (arXiv 2202.00512), `flow` = ε - x0 (arXiv 2210.02747). In the order of the addon's `Prediction`.
+ * `v` = α ε - σ x0 (arXiv 2202.00512), `flow` = ε - x0 (arXiv 2210.02747).
  */
-export const predictions = ['epsilon', 'x0', 'v', 'flow'] as const
 export type Prediction = (typeof predictions)[number]
 
 export function predictionIndex(name: string, prediction: unknown): number {

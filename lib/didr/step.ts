@@ -32,6 +32,7 @@ import { perturb } from './perturb.js'
 import { divergenceGradient } from './score-divergence.js'
 import { drawTimes } from './time-sampling.js'
 
+/** What one step of {@link didrStep} is asked for. */
 export interface DidrStepOptions {
   /** Samples in each of the step's batches. */
   batchSize: number

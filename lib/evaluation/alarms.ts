@@ -132,6 +132,7 @@ export interface Band {
   most?: number
 }
 
+/** The band of each statistic; see {@link defaultLimits}. */
 export type AlarmLimits = Record<keyof AlarmStatistics, Band>
 
 const within = (factor: number): Band => ({ least: 1 / factor, most: factor })

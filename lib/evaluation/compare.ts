@@ -64,6 +64,7 @@ export function contenders(): Contender[] {
   ]
 }
 
+/** What {@link compare} is given. */
 export interface CompareOptions {
   /** A folder: a run for each contender and seed in `runs/`, which a later call goes on with. */
   out: string

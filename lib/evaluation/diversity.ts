@@ -12,6 +12,7 @@ export interface PairwiseDistances {
   cosine: number
 }
 
+/** How different images are from one another; see {@link diversity}. */
 export interface Diversity {
   /** Over all images. */
   all: PairwiseDistances

@@ -22,6 +22,7 @@ import {
   precisionRecall,
 } from './precision-recall.js'
 
+/** Images to evaluate, and what they were made for. */
 export interface ImageBatch {
   /** [b, 3, H, W] from 0 to 1, H and W from 3 on */
   images: Tensor<FloatDType>
@@ -29,6 +30,7 @@ export interface ImageBatch {
   condition?: Condition
 }
 
+/** What {@link evaluateImages} is given. */
 export interface EvaluateOptions extends PrecisionRecallOptions {
   /** Two images or more in all. They stay the caller's. */
   batches: readonly ImageBatch[]

@@ -59,6 +59,7 @@ export function generatorSubject(
   }
 }
 
+/** Which images of a subject are generated, and by whose features they are compared. */
 export interface DrawOptions {
   /** Encodes the prompts for the rewards. */
   teacher: NanoZImage
@@ -76,11 +77,13 @@ export interface DrawOptions {
   seed?: number
 }
 
+/** What {@link judge} is given beside the subject. */
 export interface JudgeOptions extends DrawOptions {
   references?: Readonly<Record<string, Features>>
   rewards?: readonly Reward[]
 }
 
+/** What {@link judge} finds: the report of a subject's images and what they cost. */
 export interface Judgement extends EvaluationReport {
   name: string
   /** Calls of a network for each image. */

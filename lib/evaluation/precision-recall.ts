@@ -1,11 +1,13 @@
 import { checkInteger, checkOptions } from '../checks.js'
 import { checkFeatures, checkSameColumns, type Features, squaredDistance } from './features.js'
 
+/** Settings of {@link precisionRecall}. */
 export interface PrecisionRecallOptions {
   /** The radius about a point is the distance to its neighbour of this number. Default 3, as published. */
   neighbours?: number
 }
 
+/** Both shares, from 0 to 1; see {@link precisionRecall}. */
 export interface PrecisionRecall {
   /** The share of generated images inside the reference's manifold: how many could be real. */
   precision: number

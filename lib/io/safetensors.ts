@@ -21,6 +21,7 @@ import { JsonReader, quote } from './json-reader.js'
 /** The dtypes that floating-point tensors can be loaded as. */
 const floatDTypes = ['float32', 'bfloat16', 'float16'] as const
 
+/** Which tensors of a file are loaded, where to and as what. */
 export interface LoadOptions {
   /** Which tensors. Default: all. */
   names?: readonly string[]

@@ -391,6 +391,7 @@ export interface LatentDistribution {
   logVariance: Float
 }
 
+/** Images to latents and back: see {@link autoencoderKL}. */
 export class AutoencoderKL extends Module {
   readonly config: Config
   readonly encoder: Encoder
@@ -485,6 +486,7 @@ export class AutoencoderKL extends Module {
   }
 }
 
+/** Where an autoencoder's first values come from and where they live. */
 export interface AutoencoderKLOptions extends PlaceOptions<FloatDType> {
   /** Of the first values. Default 0. */
   seed?: number

@@ -18,6 +18,7 @@ export interface Captions {
   texts?: readonly string[]
 }
 
+/** The words that a {@link CaptionEncoder} knows, and the size of its features. */
 export interface CaptionEncoderConfig {
   /** The known words, lower case. A word's id is its place plus two. */
   vocabulary: readonly string[]
@@ -100,6 +101,7 @@ export class CaptionEncoder extends Module {
   }
 }
 
+/** Where a caption encoder's first values come from and where they live. */
 export interface CaptionEncoderOptions extends PlaceOptions<FloatDType> {
   /** Of the first values. Default 0. */
   seed?: number

@@ -17,6 +17,7 @@ import { loadWeights, moduleFrom, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
 
+/** The sizes of a {@link Clip}. */
 export interface ClipConfig {
   /** Widths of the image encoder's levels, each at half the resolution of the one before. Default [32, 64, 128]. */
   widths?: readonly number[]
@@ -236,6 +237,7 @@ function normalized(x: Float): Float {
   return x.mul(x.square().sum(1, { keepDims: true }).add(1e-12).rsqrt()) as Float
 }
 
+/** Where a CLIP's first values come from and where they live. */
 export interface ClipOptions extends PlaceOptions<FloatDType> {
   /** Of the first values. Default 0. */
   seed?: number

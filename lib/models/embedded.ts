@@ -18,6 +18,7 @@ const files = {
   'held-out-prompts': 'held-out-prompts.txt',
 } as const
 
+/** Names of the files that come with the package, for {@link embeddedFile}. */
 export type EmbeddedFile = keyof typeof files
 
 /** The path of a file that comes with the package. */

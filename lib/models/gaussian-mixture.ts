@@ -29,6 +29,7 @@ import type { ScoreModel } from './score-model.js'
 type Float = Tensor<FloatDType>
 type Float32 = Tensor<'float32'>
 
+/** The components of a {@link GaussianMixture}, and how it answers as a score model. */
 export interface GaussianMixtureOptions {
   /** K centres of D numbers each. */
   means: readonly (readonly number[])[]
@@ -76,6 +77,7 @@ interface Components {
   of(name: Exclude<keyof Coefficients, 'alpha'>): Float32
 }
 
+/** A mixture of isotropic Gaussians, diffused in closed form: see {@link gaussianMixture}. */
 export class GaussianMixture implements ScoreModel {
   readonly prediction: Prediction
   readonly schedule: Schedule

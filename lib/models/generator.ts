@@ -23,6 +23,7 @@ export interface Generator {
   inputShape(batch: number): number[]
 }
 
+/** How {@link oneStep} asks a score model. */
 export interface OneStepOptions {
   /** The schedule that the score model was trained with. */
   schedule: Schedule
@@ -34,6 +35,7 @@ export interface OneStepOptions {
   inputScale?: number
 }
 
+/** How {@link fewStep} asks a score model. */
 export interface FewStepOptions extends Omit<OneStepOptions, 'tInit'> {
   /** The times at which the model is asked, falling, each in [0, 1]. */
   times: readonly number[]

@@ -16,8 +16,9 @@ import { loadWeights, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
 
+/** What a {@link LoraGenerator} has beside its base. */
 export interface LoraGeneratorConfig {
-  /** Of the low-rank additions; see {@link LoraOptions}. */
+  /** Of the low-rank additions; see `nn.LoraOptions`. */
   rank: number
   targets: string[]
   /** The time at which the transformer is asked. */
@@ -112,9 +113,8 @@ export class LoraGenerator implements Generator {
 
 /**
  * A generator that starts as the model itself, asked for its denoiser at `tInit`.
- * @param options `rank` default 16, `targets` default {@link everyLinear}, `tInit` default 0.98: at 1
- *   itself, which training seldom draws, a teacher is not at its best. `seed` of the additions
- *   default 0
+ * @param options `rank` default 16, `targets` default {@link everyLinear}, `seed` of the additions default 0, `tInit`
+ *   default 0.98: at 1 itself, which its training seldom draws, a teacher is not at its best
  * @example const generator = models.loraGenerator(await models.loadNanoZImage('teacher.safetensors'))
  */
 export function loraGenerator(

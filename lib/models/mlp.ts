@@ -16,6 +16,7 @@ import { sinusoidalFeatures } from './timestep-embedding.js'
 
 type Float = Tensor<FloatDType>
 
+/** The sizes and inputs of an {@link Mlp}. */
 export interface MlpOptions extends PlaceOptions<FloatDType> {
   /** Elements of a sample. */
   size: number

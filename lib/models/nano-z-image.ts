@@ -18,6 +18,7 @@ import { loadWeights, moduleFrom, saveWeights } from './weights.js'
 
 type Float = Tensor<FloatDType>
 
+/** The parts of a {@link NanoZImage}; they have to fit together. */
 export interface NanoZImageConfig {
   /** Edge of the images in pixels. */
   imageSize: number
@@ -27,11 +28,13 @@ export interface NanoZImageConfig {
   captions: CaptionEncoderConfig
 }
 
+/** Where a nano Z-Image's first values come from and where they live. */
 export interface NanoZImageOptions extends PlaceOptions<FloatDType> {
   /** Of the first values. Default 0. */
   seed?: number
 }
 
+/** How {@link NanoZImage.generate} samples. */
 export interface GenerateOptions {
   /** Network calls, two each with guidance. Default 50. */
   steps?: number

@@ -28,6 +28,7 @@ import { TimestepEmbedding } from './timestep-embedding.js'
 type Float = Tensor<FloatDType>
 type Config = Required<S3DiTConfig>
 
+/** How an {@link S3DiT} is asked and trained, and where its values live. */
 export interface S3DiTOptions extends PlaceOptions<FloatDType> {
   /** Of the first values. Default 0. */
   seed?: number
@@ -63,6 +64,7 @@ class FinalLayer extends Module {
 /** Layouts that are kept for the next batch of the same sizes. */
 const keptLayouts = 16
 
+/** The transformer of Z-Image: see {@link s3dit}. */
 export class S3DiT extends Module implements ScoreModel {
   /**
    * The network's own output is x0 - ε, which `forward` negates: `flow` is ε - x0.

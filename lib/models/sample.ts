@@ -33,6 +33,7 @@ export function samplingTimes(steps: number, options: { shift?: number } = {}): 
   return [...times, 0]
 }
 
+/** How {@link sample} goes from noise to samples. */
 export interface SampleOptions {
   /** The schedule whose times the model is given. */
   schedule: Schedule

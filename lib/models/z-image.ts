@@ -30,6 +30,7 @@ import type { TextToImage } from './text-to-image.js'
 type Float = Tensor<FloatDType>
 type Fields = Record<string, unknown>
 
+/** How {@link loadZImage} loads the networks. */
 export interface LoadZImageOptions extends PlaceOptions<FloatDType> {
   /** Of the transformer: bfloat16, the default, or float32. The autoencoder is float32. */
   dtype?: FloatDType

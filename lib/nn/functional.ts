@@ -137,12 +137,13 @@ export function embedding(ids: Tensor<'int32'>, table: Float): Float {
   })
 }
 
+/** Settings, parameters and modulation of {@link rmsNorm}. */
 export interface RmsNormOptions {
   /** Added to the mean square. */
   eps: number
   /** [D]. Default: ones. */
   weight?: Float | undefined
-  /** [B, D]: each sample's rows are multiplied by 1 + scale. x is [B, ..., D] then. */
+  /** Each sample's rows are multiplied by 1 + scale, [B, D]. x is [B, ..., D] then. */
   scale?: Float | undefined
 }
 
@@ -177,6 +178,7 @@ export function rmsNorm(x: Float, options: RmsNormOptions): Float {
   )
 }
 
+/** Settings, parameters and modulation of {@link layerNorm}. */
 export interface LayerNormOptions extends RmsNormOptions {
   /** [D]. Default: zeros. */
   bias?: Float | undefined
@@ -225,6 +227,7 @@ export function layerNorm(x: Float, options: LayerNormOptions): Float {
   )
 }
 
+/** Settings and parameters of {@link groupNorm}. */
 export interface GroupNormOptions {
   /** How many groups the channels form; divides their number. */
   groups: number
@@ -358,6 +361,7 @@ export function rope(x: Float, cos: Tensor<'float32'>, sin: Tensor<'float32'>): 
   })
 }
 
+/** Settings of {@link attention}. */
 export interface AttentionOptions {
   /** uint8 [B, Tk]: 0 where a key is not to be seen. A query that sees no key gets zeros. Default: all are seen. */
   mask?: Tensor<'uint8'> | undefined
@@ -419,6 +423,7 @@ export function attention(q: Float, k: Float, v: Float, options: AttentionOption
   )
 }
 
+/** Settings of {@link conv2d}. */
 export interface Conv2dOptions {
   /** [O] */
   bias?: Float | undefined

@@ -4,6 +4,7 @@ import type { FloatDType } from '../tensor/dtype.js'
 import type { Shape } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 
+/** Where an {@link Initializer} puts parameters and what they start from. */
 export interface InitializerOptions extends PlaceOptions<FloatDType> {
   /** Of all draws, an integer from 0 to 2^53 - 1. */
   seed: number

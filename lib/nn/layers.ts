@@ -20,6 +20,7 @@ import { Module } from './module.js'
 
 type Float = Tensor<FloatDType>
 
+/** Settings of a {@link Linear} layer. */
 export interface LinearOptions {
   /** Default true. */
   bias?: boolean
@@ -138,6 +139,7 @@ export class GroupNorm extends Module {
   }
 }
 
+/** Settings of a {@link Conv2d} layer. */
 export interface Conv2dLayerOptions {
   /** Default 1. */
   stride?: 1 | 2

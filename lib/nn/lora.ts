@@ -18,6 +18,7 @@ import { Module } from './module.js'
 
 type Float = Tensor<FloatDType>
 
+/** What {@link lora} adds to a model, and to which of its layers. */
 export interface LoraOptions {
   /** Rank of the change of each weight; 0 for no change at all. */
   rank: number

@@ -25,11 +25,13 @@ export interface ParameterGroup extends Partial<AdamWSettings> {
   parameters: readonly Parameter[]
 }
 
+/** Settings of {@link AdamW} for all groups that do not say otherwise. */
 export interface AdamWOptions extends Partial<AdamWSettings> {
   /** The gradients of all parameters together are scaled down to this norm. Default: no limit. */
   maxNorm?: number
 }
 
+/** What one step of {@link AdamW} is made with. */
 export interface StepOptions {
   /** One gradient per parameter of {@link AdamW.parameters}, in that order. Default: what their `grad` holds. */
   gradients?: readonly (Tensor | undefined)[]

@@ -7,6 +7,7 @@ import { keep } from '../tensor/scope.js'
 import { checkSameDevice, checkTensorShape, idOf, type Tensor } from '../tensor/tensor.js'
 import { checkDistinct, checkParameters, type OptimState, restoreTensors } from './parameters.js'
 
+/** Settings of {@link Ema}. */
 export interface EmaOptions {
   /** How much of the averages each update keeps, from 0 to 1. Default 0.999. */
   decay?: number

@@ -5,6 +5,7 @@
 import { checkFinite, checkInteger, checkOptions } from '../checks.js'
 import { fail } from '../errors.js'
 
+/** What the learning rate is multiplied by at a step, counted from 0. */
 export type LearningRateSchedule = (step: number) => number
 
 function checked(scale: LearningRateSchedule): LearningRateSchedule {
@@ -31,6 +32,7 @@ export function warmup(options: { steps: number }): LearningRateSchedule {
   return checked((step) => linearWarmup(step, steps))
 }
 
+/** The course of {@link cosine}. */
 export interface CosineOptions {
   /** Where the schedule ends; it stays at `final` from there on. */
   steps: number

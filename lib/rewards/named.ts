@@ -23,6 +23,7 @@ export interface NamedPart extends Omit<WeightedPart, 'reward'> {
   reward: string
 }
 
+/** What the rewards of {@link named} and {@link loadReward} are loaded with. */
 export interface NamedRewardOptions {
   /** The file of the CLIP that `clip` is. Default `embedded`: the one that comes with the package. */
   clip?: string

@@ -8,6 +8,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { checkImages, inFloat32 } from './images.js'
 import { checkName, type Reward } from './reward.js'
 
+/** The model of {@link onnx} and how images are made ready for it. */
 export interface OnnxOptions {
   /** The model's file. */
   file: string

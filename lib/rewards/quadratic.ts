@@ -7,6 +7,7 @@ import { showShape } from '../tensor/shape.js'
 import { inFloat32 } from './images.js'
 import type { Reward } from './reward.js'
 
+/** The numbers of {@link quadratic}. */
 export interface QuadraticOptions extends Omit<QuadraticReward, 'curvature'> {
   /** From 0 on. Default 1. */
   curvature?: number

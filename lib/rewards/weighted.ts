@@ -39,6 +39,7 @@ export interface WeightedPart {
   margin?: number
 }
 
+/** Settings of {@link weighted}. */
 export interface WeightedOptions {
   /** Default `weighted`. */
   name?: string

@@ -7,6 +7,7 @@ import { checkDType, type DType, dtypeIndex, type FloatDType } from './dtype.js'
 import { checkShape, elementCount, maxRank, type Shape, showShape } from './shape.js'
 import { Tensor } from './tensor.js'
 
+/** As what and where a tensor is made. */
 export interface PlaceOptions<D extends DType> {
   /** Default float32. */
   dtype?: D
@@ -14,6 +15,7 @@ export interface PlaceOptions<D extends DType> {
   device?: Device
 }
 
+/** Settings of {@link tensor}. */
 export interface TensorOptions<D extends DType, S extends Shape> extends PlaceOptions<D> {
   /** Default: the nesting of the arrays, or one axis for a typed array. */
   shape?: S
@@ -217,6 +219,7 @@ export function ones<const S extends Shape, D extends DType = 'float32'>(
   return full(shape, 1, options)
 }
 
+/** Settings of {@link arange}. */
 export interface ArangeOptions<D extends DType> extends PlaceOptions<D> {
   /** The first element. Default 0. */
   start?: number
@@ -249,6 +252,7 @@ export interface DrawOptions<D extends FloatDType> extends PlaceOptions<D> {
   offset?: number
 }
 
+/** Settings of {@link uniform}. */
 export interface UniformOptions<D extends FloatDType> extends DrawOptions<D> {
   /** Default 0. */
   low?: number
@@ -256,6 +260,7 @@ export interface UniformOptions<D extends FloatDType> extends DrawOptions<D> {
   high?: number
 }
 
+/** Settings of {@link normal}. */
 export interface NormalOptions<D extends FloatDType> extends DrawOptions<D> {
   /** Default 0. */
   mean?: number

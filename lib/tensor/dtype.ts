@@ -2,6 +2,8 @@ import { fail, show } from '../errors.js'
 
 /** Element types, in the order of the addon's `DType`. float32 is the reference; bfloat16 and float16 are storage. */
 export const dtypes = ['float32', 'bfloat16', 'float16', 'int32', 'uint8'] as const
+
+/** What the elements of a tensor are. */
 export type DType = (typeof dtypes)[number]
 /** The dtypes that arithmetic on real numbers is defined for. */
 export type FloatDType = 'float32' | 'bfloat16'

@@ -17,8 +17,11 @@ import {
 
 /** In the order of the addon's `Activation`. */
 export const activations = ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh', 'sigmoid'] as const
+
+/** An elementwise function that is applied to a result before it is stored. */
 export type Activation = (typeof activations)[number]
 
+/** Settings of a matrix product. */
 export interface MatmulOptions<D extends DType = DType> {
   /** Read the first operand transposed. Default false. */
   transA?: boolean

@@ -11,6 +11,7 @@ import { checkFloat, idOf, Tensor } from './tensor.js'
 /** One axis, several, or (undefined) all; negative ones count from the back. */
 export type Axes = number | readonly number[] | undefined
 
+/** Settings of reductions. */
 export interface ReduceOptions {
   /** Keeps the reduced axes with size 1. Default false. */
   keepDims?: boolean

@@ -50,6 +50,7 @@ interface LoraConfig {
   targets: string[]
 }
 
+/** The configuration of `npx didr train` and `npx didr distill`; plain JSON. */
 export interface AlignConfig {
   /** What `pretrain teacher` wrote, a folder of Z-Image's (see `models.loadZImage`), or `embedded`. */
   teacher: string
@@ -174,6 +175,7 @@ export const distillation: Partly<AlignConfig> = {
   optimizer: { generator: { ...adamW, warmup: 0 } },
 }
 
+/** Where a run of {@link align} lives, and how it is watched and stopped. */
 export interface AlignOptions {
   /** The run's folder. */
   out: string

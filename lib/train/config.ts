@@ -42,7 +42,8 @@ function resolved(model: unknown, given: unknown, path: string): unknown {
   if (Array.isArray(model)) {
     if (!Array.isArray(given))
       return fail('ERR_CONFIG', `${path}: expected an array, got ${show(given)}`)
-    return given.map((item, i) => resolved(model[0], item, `${path}[${i}]`))
+    // A list that is empty by default says nothing of its items: they are text.
+    return given.map((item, i) => resolved(model[0] ?? '', item, `${path}[${i}]`))
   }
   if (typeof given !== typeof model)
     fail('ERR_CONFIG', `${path}: expected a ${typeof model}, got ${show(given)}`)

@@ -54,6 +54,7 @@ export interface PlanConfig {
   didr?: PlannedStep
 }
 
+/** The step that {@link planMemory} plans for. */
 export interface PlanOptions {
   /** Samples in a batch. */
   batchSize: number

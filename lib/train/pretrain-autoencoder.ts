@@ -29,6 +29,7 @@ import {
 import { moduleState, TrainingRun } from './run.js'
 import { seedsFrom } from './seeds.js'
 
+/** The configuration of `npx didr pretrain autoencoder`; plain JSON. */
 export interface PretrainAutoencoderConfig extends PretrainConfig {
   /** Fields of diffusers' `AutoencoderKL`. */
   model: {

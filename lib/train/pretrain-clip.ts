@@ -27,8 +27,9 @@ import { seedsFrom } from './seeds.js'
 
 type Float = Tensor<FloatDType>
 
+/** The configuration of `npx didr pretrain clip`; plain JSON. */
 export interface PretrainClipConfig extends PretrainConfig {
-  /** Fields of {@link ClipConfig}; `wordDim` is the width of a word's vector. */
+  /** Fields of `models.ClipConfig`; `wordDim` is the width of a word's vector. */
   model: { widths: number[]; groups: number; dim: number; wordDim: number }
   /** What each step keeps of the averages. */
   ema: number

@@ -7,6 +7,7 @@ import { AdamW } from '../optim/adamw.js'
 import { cosine, type LearningRateSchedule } from '../optim/schedules.js'
 import type { Progress } from './run.js'
 
+/** AdamW in the configuration of a pretraining run. */
 export interface OptimizerConfig {
   /** At its highest. */
   lr: number
@@ -18,6 +19,7 @@ export interface OptimizerConfig {
   warmup: number
 }
 
+/** What the configurations of all pretraining runs have; plain JSON. */
 export interface PretrainConfig {
   /** A folder of images and prompts: see `loadCaptionedImages`. */
   data: string
@@ -34,6 +36,7 @@ export interface PretrainConfig {
   previewEvery: number
 }
 
+/** Where a pretraining run lives, and how it is watched and stopped. */
 export interface PretrainOptions {
   /** The run's folder. */
   out: string

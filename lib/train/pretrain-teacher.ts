@@ -34,6 +34,7 @@ import { seedsFrom } from './seeds.js'
 
 type Float = Tensor<FloatDType>
 
+/** The configuration of `npx didr pretrain teacher`; plain JSON. */
 export interface PretrainTeacherConfig extends PretrainConfig {
   /** The file that `pretrain autoencoder` wrote. */
   autoencoder: string

@@ -43,6 +43,7 @@ export interface Progress {
   secondsLeft: number
 }
 
+/** What a {@link TrainingRun} is made of. */
 export interface TrainingRunOptions {
   /** What is trained, for messages: a folder of another kind is refused. */
   kind: string
@@ -63,6 +64,7 @@ export interface TrainingRunOptions {
   onProgress?: ((progress: Progress) => void) | undefined
 }
 
+/** What a {@link TrainingRun} calls besides its step. */
 export interface StepHooks {
   /**
    * Writes pictures to `file`, `samples/step-000500.png`, which TensorBoard shows as `samples`; or nothing. Called every

@@ -9,6 +9,7 @@ import { PartScores } from '../rewards/part-scores.js'
 import { ringProblem } from './ring.js'
 import { ringEstimators } from './verify.js'
 
+/** Settings of {@link scoreErrors}. */
 export interface ScoreErrorOptions {
   /** Default 1. */
   beta?: number

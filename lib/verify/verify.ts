@@ -23,8 +23,11 @@ export const ringEstimators = {
   damped: { estimator: 'damped', curvature: 1, dataStd: 1.45 },
   tweedie: { estimator: 'tweedie' },
 } as const satisfies Record<string, DrsOptions>
+
+/** The estimators that {@link verify} knows by name. */
 export type RingEstimator = keyof typeof ringEstimators
 
+/** Settings of {@link verify}. */
 export interface VerifyOptions {
   /** Default didr. */
   objective?: Objective
@@ -62,6 +65,7 @@ export interface Measurement {
   modeWeightError: number
 }
 
+/** What {@link verify} finds, beside what there is to compare it with. */
 export interface VerifyReport extends Measurement {
   settings: {
     objective: Objective

@@ -26,6 +26,17 @@ describe('didr', () => {
     expect(none.stderr).toBe(help.stdout)
   })
 
+  it('every command has a help text of its own', async () => {
+    const { stdout } = await runCommand(['--help'])
+    const commands = Array.from(stdout.matchAll(/^ {2}([a-z]+) /gm), ([, name]) => name as string)
+    expect(commands).toContain('inspect')
+    for (const command of commands) {
+      const help = await runCommand([command, '--help'])
+      expect(help, command).toMatchObject({ code: 0, stderr: '' })
+      expect(help.stdout).toMatch(new RegExp(`^Usage: didr ${command}\\b[^]* --help +this text`))
+    }
+  })
+
   it('an unknown command or option', async () => {
     const command = await runCommand(['inspekt'])
     expect(command).toMatchObject({ code: 2, stdout: '' })

@@ -33,6 +33,13 @@ describe('a configuration', () => {
     })
   })
 
+  it('takes texts in a list that is empty by default, and nothing else', () => {
+    expect(resolveConfig({ shown: [] }, { shown: ['a', 'b'] })).toEqual({ shown: ['a', 'b'] })
+    expect(() => resolveConfig({ shown: [] }, { shown: [1] })).toThrow(
+      'config.shown[0]: expected a string, got 1',
+    )
+  })
+
   it.each([
     [{ step: 1 }, 'config.step: unknown field; known are steps, name, on, betas, model'],
     [{ model: { dimm: 1 } }, 'config.model.dimm: unknown field; known are dim, axes'],
