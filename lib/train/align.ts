@@ -119,7 +119,7 @@ export interface AlignConfig {
 type Free = 'rewards' | 'drs' | 'times'
 
 const adamW: AdamWConfig = {
-  lr: 2e-4,
+  lr: 1e-3,
   betas: [0, 0.99],
   eps: 1e-8,
   weightDecay: 0,
@@ -144,7 +144,7 @@ const defaults: Omit<AlignConfig, Free> = {
   assistantWeighting: 'output',
   optimizer: {
     generator: { ...adamW, warmup: 30 },
-    assistant: { ...adamW, lr: 4e-4 },
+    assistant: { ...adamW, lr: 2e-4 },
   },
   ema: 0.99,
   rewardEvery: 1,
@@ -152,7 +152,7 @@ const defaults: Omit<AlignConfig, Free> = {
   noOpAfter: 20,
   lora: {
     generator: { rank: 16, targets: everyLinear, tInit: 0.98 },
-    assistant: { rank: 32, targets: everyLinear },
+    assistant: { rank: 0, targets: everyLinear },
   },
   checkpointEvery: 50,
   keepCheckpoints: 2,
@@ -171,7 +171,7 @@ export const distillation: Partly<AlignConfig> = {
   objective: 'diff-instruct',
   generator: 'teacher',
   rewards: [],
-  steps: 600,
+  steps: 900,
   optimizer: { generator: { ...adamW, warmup: 0 } },
 }
 
