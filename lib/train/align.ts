@@ -134,7 +134,7 @@ const defaults: Omit<AlignConfig, Free> = {
   zImage: { embeddings: '', base: '', size: 1024, checkpointing: true },
   clip: 'embedded',
   seed: 1,
-  steps: 300,
+  steps: 180,
   batchSize: 24,
   objective: 'didr',
   beta: 0.02,
@@ -161,8 +161,8 @@ const defaults: Omit<AlignConfig, Free> = {
 }
 
 const freeDefaults: Pick<AlignConfig, Free> = {
-  rewards: [{ reward: 'clip' }, { reward: 'colourfulness' }],
-  drs: { estimator: 'tweedie' },
+  rewards: [{ reward: 'clip' }, { reward: 'colourfulness', weight: 2 }],
+  drs: { estimator: 'drp', steps: 2 },
   times: { kind: 'uniform', range: [0.02, 0.98] },
 }
 
