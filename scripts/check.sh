@@ -9,6 +9,7 @@ step 'system packages'
 # command or file that must exist, and the Debian package that has it
 needs=(
   'command:g++=g++' 'command:cmake=cmake' 'command:ninja=ninja-build' 'command:clang-format=clang-format'
+  'command:chromium=chromium'
   'file:/usr/include/doctest/doctest.h=doctest-dev'
   'file:/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.a=libopenblas-pthread-dev'
 )

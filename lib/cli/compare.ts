@@ -3,12 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { fail } from '../errors.js'
-import {
-  compare as compareAll,
-  compareChart,
-  compareTable,
-  contenders,
-} from '../evaluation/compare.js'
+import { compare as compareAll, contenders } from '../evaluation/compare.js'
+import { compareChart, compareTable } from '../evaluation/comparison.js'
 import { type AlignConfig, resolveAlignConfig } from '../train/align.js'
 import { type Partly, readConfig } from '../train/config.js'
 import { progressLine } from '../train/progress.js'

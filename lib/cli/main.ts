@@ -29,6 +29,10 @@ const commands: Readonly<Record<string, Command>> = {
     summary: 'every method of the family at equal budget',
     load: async () => (await import('./compare.js')).compare,
   },
+  view: {
+    summary: 'runs in the browser, while they train and after',
+    load: async () => (await import('./view.js')).view,
+  },
   pretrain: {
     summary: 'train autoencoder, teacher or CLIP on a folder of images and prompts',
     load: async () => (await import('./pretrain.js')).pretrain,

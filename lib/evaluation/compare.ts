@@ -10,11 +10,11 @@ import { loadClip } from '../models/clip.js'
 import { embeddedOr } from '../models/embedded.js'
 import { loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
-import { chart } from '../plot/chart.js'
 import { type LoadedReward, loadReward } from '../rewards/named.js'
 import { type AlignConfig, align, readPrompts } from '../train/align.js'
 import type { Partly } from '../train/config.js'
 import type { Progress } from '../train/run.js'
+import type { Comparison } from './comparison.js'
 import { alarmsAgainst, generatorSubject, type Judgement, judge, teacherSubject } from './judge.js'
 import { loadReferences } from './references.js'
 
@@ -82,17 +82,6 @@ export interface CompareOptions {
   onProgress?: (run: string, progress: Progress) => void
 }
 
-/** One run's result. */
-export interface Comparison extends Judgement {
-  method: string
-  objective: Objective | undefined
-  beta: number | undefined
-  seed: number
-  /** The weighted sum that was optimised. */
-  reward: number
-  alarms: string[]
-}
-
 /**
  * Trains and judges every contender, and the base, the teacher of 50 steps and the teacher of one.
  * @returns undefined if the signal stopped it
@@ -151,8 +140,8 @@ export async function compare(options: CompareOptions): Promise<Comparison[] | u
 
     for (let seed = 1; seed <= seeds; seed++)
       for (const { method, objective, drs, beta, weighting } of all) {
-        const name = [method.replace(/\W+/g, '-'), beta, seed].filter((part) => part !== undefined)
-        const run = path.join(out, 'runs', name.join('_'))
+        const name = runName({ method, beta }, seed)
+        const run = path.join(out, 'runs', name)
         const finished =
           (await exists(path.join(run, 'generator.safetensors'))) ||
           (await align(
@@ -169,7 +158,7 @@ export async function compare(options: CompareOptions): Promise<Comparison[] | u
               out: run,
               resume: true,
               ...(signal === undefined ? {} : { signal }),
-              onProgress: (progress) => onProgress?.(name.join(' '), progress),
+              onProgress: (progress) => onProgress?.(name, progress),
             },
           ))
         if (!finished || signal?.aborted) return undefined
@@ -187,101 +176,21 @@ export async function compare(options: CompareOptions): Promise<Comparison[] | u
   }
 }
 
+/** A folder's name for each contender and seed: `diff-instruct-plus-plus_0.3_1`. @internal */
+export function runName(
+  { method, beta }: Pick<Contender, 'method' | 'beta'>,
+  seed: number,
+): string {
+  const plain = method
+    .replaceAll('+', '-plus')
+    .replaceAll('*', '-star')
+    .replace(/[^\w-]+/g, '-')
+  return [plain, beta, seed].filter((part) => part !== undefined).join('_')
+}
+
 async function exists(file: string): Promise<boolean> {
   return access(file).then(
     () => true,
     () => false,
   )
-}
-
-/** Points of one method and temperature, over seeds. */
-function grouped(results: readonly Comparison[]): Comparison[][] {
-  const groups = new Map<string, Comparison[]>()
-  for (const result of results) {
-    const key = `${result.method} ${result.beta}`
-    groups.set(key, [...(groups.get(key) ?? []), result])
-  }
-  return [...groups.values()]
-}
-
-function meanOf(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length
-}
-
-/** The table in Markdown: means over seeds, with the range behind them where there are several. */
-export function compareTable(results: readonly Comparison[]): string {
-  const [first] = results
-  if (first === undefined) return ''
-  const rewards = Object.keys(first.rewards)
-  const references = Object.keys(first.references)
-  const heads = [
-    'method',
-    'β',
-    'calls',
-    'reward',
-    ...rewards,
-    ...references.map((name) => `Fréchet to ${name}`),
-    'precision / recall',
-    'diversity',
-    'alarms',
-  ]
-  const cell = (values: readonly number[], digits = 3) => {
-    const mean = meanOf(values).toFixed(digits)
-    if (values.length === 1) return mean
-    return `${mean} (${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})`
-  }
-  const rows = grouped(results).map((group) => {
-    const [one] = group as [Comparison]
-    const of = (name: string) =>
-      group.map(({ references: own }) => own[name] as Judgement['references'][string])
-    const alarms = [...new Set(group.flatMap(({ alarms: own }) => own))]
-    return [
-      one.method,
-      one.beta === undefined ? '' : String(one.beta),
-      String(one.calls),
-      cell(group.map(({ reward }) => reward)),
-      ...rewards.map((name) => cell(group.map((own) => own.rewards[name]?.mean ?? Number.NaN))),
-      ...references.map((name) => cell(of(name).map(({ frechet }) => frechet))),
-      references.length === 0
-        ? ''
-        : ['precision', 'recall']
-            .map((field) =>
-              meanOf(
-                of(references[0] as string).map((own) => own[field as 'precision' | 'recall']),
-              ).toFixed(2),
-            )
-            .join(' / '),
-      cell(
-        group.map(({ diversity }) => diversity.all.euclidean),
-        2,
-      ),
-      alarms.join(', ') || 'none',
-    ]
-  })
-  return [heads, heads.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n')
-}
-
-/** Reward against the Fréchet distance to a reference: a curve for each method, a point for each temperature. */
-export function compareChart(results: readonly Comparison[], reference: string): string {
-  const methods = [...new Set(results.map(({ method }) => method))]
-  return chart({
-    title: `Reward against Fréchet distance to ${reference}`,
-    width: 720,
-    height: 520,
-    x: { label: `Fréchet distance to ${reference}` },
-    y: { label: 'reward' },
-    series: methods.map((method) => ({
-      label: method,
-      kind: 'both' as const,
-      points: grouped(results.filter((result) => result.method === method))
-        .map(
-          (group) =>
-            [
-              meanOf(group.map(({ references }) => references[reference]?.frechet ?? Number.NaN)),
-              meanOf(group.map(({ reward }) => reward)),
-            ] as const,
-        )
-        .sort(([, a], [, b]) => a - b),
-    })),
-  })
 }

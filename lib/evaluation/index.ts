@@ -8,15 +8,8 @@ export {
   type ImageStatistics,
   imageStatistics,
 } from './alarms.js'
-export {
-  type CompareOptions,
-  type Comparison,
-  type Contender,
-  compare,
-  compareChart,
-  compareTable,
-  contenders,
-} from './compare.js'
+export { type CompareOptions, type Contender, compare, contenders } from './compare.js'
+export { type Comparison, compareChart, compareTable } from './comparison.js'
 export { type Diversity, diversity, type PairwiseDistances } from './diversity.js'
 export {
   alarmStatistics,

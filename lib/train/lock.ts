@@ -69,6 +69,12 @@ export class FolderLock {
   }
 }
 
+/** Whether a lock that says this is of a process that runs, or of one of another host, which cannot be asked. */
+export function isHeld(text: string): boolean {
+  const holder = parsed(text)
+  return holder !== undefined && (holder.host !== os.hostname() || isRunning(holder))
+}
+
 /** Whether the file could be made; false if it is there. */
 async function created(file: string, text: string): Promise<boolean> {
   try {
