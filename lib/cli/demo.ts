@@ -15,6 +15,7 @@ import {
   type Subject,
   teacherSubject,
 } from '../evaluation/judge.js'
+import type { PrecisionRecall } from '../evaluation/precision-recall.js'
 import { loadReferences } from '../evaluation/references.js'
 import { writeAtomically } from '../io/files.js'
 import { loadClip } from '../models/clip.js'
@@ -43,7 +44,7 @@ Options:
   --out <folder>   default runs/demo
   --steps <n>      default ${resolveAlignConfig().steps}
   --seed <n>       default 1
-  --count <n>      images of each generator that are judged; default 512, of the teacher an eighth
+  --count <n>      images of each generator that are judged; default 512, of the teacher a quarter
   --resume         go on from the last checkpoint there
   --help           this text
 
@@ -86,8 +87,6 @@ export async function demo(args: string[]): Promise<number> {
 }
 
 async function reportOf(out: string, config: AlignConfig, seconds: number, judged: number) {
-  // Its images take a hundred calls each.
-  const judgedOfTeacher = Math.ceil(judged / 8)
   using teacher = await loadNanoZImage(embeddedFile('teacher'))
   using features = await loadClip(embeddedFile('features'))
   using base = await loadLoraGenerator(embeddedFile('generator'), teacher)
@@ -102,25 +101,28 @@ async function reportOf(out: string, config: AlignConfig, seconds: number, judge
   const prompts = await readPrompts(embeddedFile('prompts'))
   const heldOut = await readPrompts(embeddedFile('held-out-prompts'))
   try {
-    const subjects: [Subject, number][] = [
-      [generatorSubject('base', base, teacher), judged],
-      [generatorSubject('aligned', aligned, teacher), judged],
-      [teacherSubject(teacher), judgedOfTeacher],
+    const subjects: [Subject, Subject, Subject] = [
+      generatorSubject('base', base, teacher),
+      generatorSubject('aligned', aligned, teacher),
+      teacherSubject(teacher),
     ]
-    const judgements: Judgement[] = []
-    for (const [subject, count] of subjects)
-      judgements.push(
-        await judge(subject, {
-          ...{ teacher, features, prompts, count, seed: 2 },
-          references: count === judged ? references : {},
-          rewards: rewards.map(({ reward }) => reward),
-        }),
-      )
-    const [before, after, ofTeacher] = judgements as [Judgement, Judgement, Judgement]
+    const draw = {
+      teacher,
+      features,
+      prompts,
+      seed: 2,
+      rewards: rewards.map(({ reward }) => reward),
+    }
+    const far = { ...draw, count: judged, references }
+    const [before, after] = [await judge(subjects[0], far), await judge(subjects[1], far)] as const
+    // The teacher's images take a hundred calls each; the others' on its prompts and noise take next to nothing.
+    const few = { ...draw, count: Math.ceil(judged / 4) }
+    const beside: Judgement[] = []
+    for (const subject of subjects) beside.push(await judge(subject, few))
     const half = shownPrompts / 2
     const shown = [...spread(prompts, half), ...spread(heldOut, half)]
     const columns = await Promise.all(
-      subjects.map(async ([subject]) => picturesOf(await subject.generate(shown, 3), shown)),
+      subjects.map(async (subject) => picturesOf(await subject.generate(shown, 3), shown)),
     )
     const metrics = await readMetrics(path.join(out, 'metrics.jsonl'))
     const sections: ReportSection[] = [
@@ -128,11 +130,16 @@ async function reportOf(out: string, config: AlignConfig, seconds: number, judge
         title: 'Rewards and distances',
         text: [
           `${config.steps} steps of ${config.batchSize} images in ${seconds.toFixed(0)} s: objective ${config.objective}, estimator ${config.drs.estimator}, β = ${config.beta}.`,
-          `${judged} images of each one-step generator on the same prompts and noise, ${judgedOfTeacher} of the teacher. Fréchet distances are in the features of a network that is no reward.`,
+          `${judged} images of each one-step generator on the same prompts and noise. Fréchet distances are in the features of a network that is no reward.`,
           alarmText(before, after),
         ],
-        table: tableOf([before, after, ofTeacher]),
-        charts: [pareto(config, [before, after, ofTeacher])],
+        table: tableOf(config, [before, after]),
+      },
+      {
+        title: 'Beside the teacher of 50 steps',
+        text: [`${few.count} images of each on the same prompts and noise.`],
+        table: tableOf(config, beside),
+        charts: [pareto(config, [before, after], beside)],
       },
       {
         title: 'Before and after: the same prompts and noise',
@@ -161,7 +168,15 @@ async function reportOf(out: string, config: AlignConfig, seconds: number, judge
   }
 }
 
-function tableOf(judgements: readonly Judgement[]): string[][] {
+/** The weighted sum that was optimised. */
+function rewardOf({ rewards: parts }: AlignConfig, { rewards }: Judgement): number {
+  return parts.reduce(
+    (sum, { reward, weight = 1 }) => sum + weight * (rewards[reward]?.mean ?? Number.NaN),
+    0,
+  )
+}
+
+function tableOf(config: AlignConfig, judgements: readonly Judgement[]): string[][] {
   const [first] = judgements as [Judgement]
   const rewards = Object.keys(first.rewards)
   const references = Object.keys(first.references)
@@ -170,19 +185,22 @@ function tableOf(judgements: readonly Judgement[]): string[][] {
       'generator',
       'network calls per image',
       'ms per image',
+      'reward',
       ...rewards,
       ...references.map((name) => `Fréchet distance to ${name}`),
-      'precision / recall',
+      ...(references.length > 0 ? ['precision / recall'] : []),
     ],
     ...judgements.map((judgement) => [
       judgement.name,
       String(judgement.calls),
       (1000 * judgement.secondsPerImage).toFixed(1),
+      rewardOf(config, judgement).toFixed(3),
       ...rewards.map((name) => judgement.rewards[name]?.mean.toFixed(3) ?? ''),
       ...references.map((name) => judgement.references[name]?.frechet.toFixed(3) ?? ''),
-      ...[judgement.references.images].map((of) =>
-        of === undefined ? '' : `${of.precision.toFixed(2)} / ${of.recall.toFixed(2)}`,
-      ),
+      ...references
+        .slice(0, 1)
+        .map((name) => judgement.references[name] as PrecisionRecall)
+        .map(({ precision, recall }) => `${precision.toFixed(2)} / ${recall.toFixed(2)}`),
     ]),
   ]
 }
@@ -195,22 +213,20 @@ function alarmText(before: Judgement, after: Judgement): string {
   return `Alarm: ${listed.join(', ')} the base's. The reward may have been hacked; a higher β holds the generator closer.`
 }
 
-/** The reward that is optimised, against the distance from the teacher's images. */
-function pareto(config: AlignConfig, judgements: readonly Judgement[]): ChartOptions {
-  const total = ({ rewards }: Judgement) =>
-    config.rewards.reduce(
-      (sum, { reward, weight = 1 }) => sum + weight * (rewards[reward]?.mean ?? Number.NaN),
-      0,
-    )
+/** Rewards on the teacher's prompts against distances from its images; its own is none. */
+function pareto(
+  config: AlignConfig,
+  far: readonly Judgement[],
+  beside: readonly Judgement[],
+): ChartOptions {
   return {
     title: 'Reward against Fréchet distance to the teacher',
     x: { label: 'Fréchet distance to the teacher' },
-    y: { label: config.rewards.map(({ reward }) => reward).join(' + ') },
-    series: judgements.map((judgement) => ({
+    y: { label: 'reward' },
+    series: beside.map((judgement, i) => ({
       label: judgement.name,
       kind: 'points' as const,
-      // Its own reference is at no distance.
-      points: [[judgement.references.teacher?.frechet ?? 0, total(judgement)]],
+      points: [[far[i]?.references.teacher?.frechet ?? 0, rewardOf(config, judgement)]],
     })),
   }
 }

@@ -137,7 +137,7 @@ const defaults: Omit<AlignConfig, Free> = {
   steps: 180,
   batchSize: 24,
   objective: 'didr',
-  beta: 0.02,
+  beta: 0.015,
   guidance: 3,
   weighting: 'dmd',
   assistantSteps: 2,
@@ -161,8 +161,8 @@ const defaults: Omit<AlignConfig, Free> = {
 }
 
 const freeDefaults: Pick<AlignConfig, Free> = {
-  rewards: [{ reward: 'clip' }, { reward: 'colourfulness', weight: 2 }],
-  drs: { estimator: 'drp', steps: 2 },
+  rewards: [{ reward: 'clip', weight: 0.5 }, { reward: 'colourfulness' }],
+  drs: { estimator: 'tweedie' },
   times: { kind: 'uniform', range: [0.02, 0.98] },
 }
 
