@@ -65,7 +65,7 @@ export {
   uniform,
   zeros,
 } from './tensor/create.js'
-export { Device, device, type MemoryReport, memory } from './tensor/device.js'
+export { Device, type DeviceName, device, type MemoryReport, memory } from './tensor/device.js'
 export type { DataOf, DType, FloatDType } from './tensor/dtype.js'
 export { where } from './tensor/elementwise.js'
 export { concat, stack } from './tensor/layout.js'

@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { fail } from '../errors.js'
+import { checkDeviceName, type Device, device } from '../tensor/device.js'
 import { readConfig } from '../train/config.js'
 
 /** The value of an option that is a number; undefined where it is not given. */
@@ -11,6 +12,12 @@ export function numberOf(option: string, text: string | undefined): number | und
   if (text.trim() === '' || !Number.isFinite(value))
     fail('ERR_CONFIG', `${option}: expected a number, got ${JSON.stringify(text)}`)
   return value
+}
+
+/** The device that `--device` names. Default: the CPU. */
+export function deviceOf(name = 'cpu'): Promise<Device> {
+  checkDeviceName('--device', name)
+  return device(name)
 }
 
 /** The fields that are given. */

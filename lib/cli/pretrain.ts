@@ -29,6 +29,7 @@ Options:
   --steps <n>           how many in all
   --batch-size <n>
   --seed <n>
+  --device <name>       cpu (default), cuda, cuda:1, or auto: a GPU where there is one
   --config <file>       any field of the configuration, as JSON; the options here come before it
   --resume              go on from the run's last checkpoint, with its configuration
   --help                this text
@@ -59,6 +60,7 @@ export async function pretrain(args: string[]): Promise<number> {
       steps: numberOf('--steps', values.steps),
       batchSize: numberOf('--batch-size', values['batch-size']),
       seed: numberOf('--seed', values.seed),
+      device: values.device,
     }),
   }
   const options: PretrainOptions = {
@@ -100,6 +102,7 @@ function parsed(args: string[]) {
         steps: { type: 'string' },
         'batch-size': { type: 'string' },
         seed: { type: 'string' },
+        device: { type: 'string' },
         config: { type: 'string' },
         resume: { type: 'boolean' },
         help: { type: 'boolean' },

@@ -7,7 +7,7 @@ import { embeddedOr } from '../models/embedded.js'
 import { loadLoraGenerator } from '../models/lora-generator.js'
 import { loadNanoZImage } from '../models/nano-z-image.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { defined, numberOf } from './options.js'
+import { defined, deviceOf, numberOf } from './options.js'
 
 const usage = `Usage: didr sample --prompt "red heart" --out <image> [options]
 
@@ -23,6 +23,7 @@ Options:
   --guidance <g>       of the teacher; default 3; 1 is none
   --shift <s>          above 1 spends more of the steps at high noise; default 3
   --seed <n>           default 0
+  --device <name>      cpu (default), cuda, cuda:1, or auto: a GPU where there is one
   --columns <n>        images in a row of the grid
   --scale <n>          each pixel becomes a square of this edge; default 1
   --help               this text`
@@ -54,7 +55,10 @@ export async function sample(args: string[]): Promise<number> {
 
   const all = prompts.flatMap((prompt) => new Array<string>(count).fill(prompt))
   const seed = number('seed') ?? 0
-  using teacher = await loadNanoZImage(embeddedOr('teacher', values.teacher ?? 'embedded'))
+  const device = await deviceOf(values.device)
+  using teacher = await loadNanoZImage(embeddedOr('teacher', values.teacher ?? 'embedded'), {
+    device,
+  })
   if (isOneStep) {
     const file = embeddedOr('generator', values.generator ?? 'embedded')
     using generator = await loadLoraGenerator(file, teacher)
@@ -88,6 +92,7 @@ function parsed(args: string[]) {
         guidance: text,
         shift: text,
         seed: text,
+        device: text,
         columns: text,
         scale: text,
         help: { type: 'boolean' },

@@ -36,6 +36,7 @@ Options:
   --steps <n>            how many in all
   --batch-size <n>
   --seed <n>
+  --device <name>        cpu (default), cuda, cuda:1, or auto: a GPU where there is one
   --config <file>        any field of the configuration, as JSON; the options here come before it
   --resume               go on from the run's last checkpoint, with its configuration
   --help                 this text
@@ -72,6 +73,7 @@ export async function train(command: 'train' | 'distill', args: string[]): Promi
       steps: numberOf('--steps', values.steps),
       batchSize: numberOf('--batch-size', values['batch-size']),
       seed: numberOf('--seed', values.seed),
+      device: values.device,
     }),
   } as Partly<AlignConfig>
   const finished = await align(given, {
@@ -118,6 +120,7 @@ function parsed(command: string, args: string[]) {
         steps: text,
         'batch-size': text,
         seed: text,
+        device: text,
         config: text,
         resume: { type: 'boolean' },
         help: { type: 'boolean' },

@@ -18,7 +18,7 @@ import {
   type VerifyReport,
   verify as verifyOnce,
 } from '../verify/verify.js'
-import { numberOf } from './options.js'
+import { deviceOf, numberOf } from './options.js'
 
 const usage = `Usage: didr verify [options]
 
@@ -32,6 +32,7 @@ samples at the wrong mode.
   --steps N           updates of the generator; default 2500
   --batch N           samples in a batch; default 512
   --seed N            default 0
+  --device NAME       cpu (default), cuda, cuda:1, or auto; with --all and --pareto, too
   --all               every objective and estimator, as a table
   --seeds N           of the table: seeds 0 to N - 1; default 3
   --pareto            reward against KL to the reference, didr and diff-instruct++ over a range of temperatures
@@ -78,7 +79,7 @@ export async function verify(args: string[]): Promise<number> {
     await writeFile(path.join(folder, name), text)
     console.error(`wrote ${path.join(folder, name)}`)
   }
-  const shared = ['steps', 'batch'] as const
+  const shared = ['steps', 'batch', 'device'] as const
   const passedOn = shared.flatMap((name) =>
     options[name] === undefined ? [] : [`--${name}`, options[name]],
   )
@@ -120,6 +121,7 @@ export async function verify(args: string[]): Promise<number> {
       ...given('steps', steps),
       ...given('batchSize', numberOf('--batch', options.batch)),
       ...given('seed', numberOf('--seed', options.seed)),
+      device: await deviceOf(options.device),
       ...(folder === undefined ? {} : { curveEvery: 100, keepSamples: true }),
       onProgress: (step, of) => {
         if (process.stderr.isTTY) process.stderr.write(`\r${step} of ${of} steps`)
@@ -148,6 +150,7 @@ function parse(args: string[]) {
         steps: text,
         batch: text,
         seed: text,
+        device: text,
         seeds: text,
         out: text,
         all: flag,

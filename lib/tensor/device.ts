@@ -101,6 +101,18 @@ function autoDevice(): Device {
   }
 }
 
+/** What a device is asked for by; see {@link device}. */
+export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}` | 'auto'
+
+/** Checks a device's name, where a configuration or a command gives it. */
+export function checkDeviceName(path: string, name: unknown): asserts name is DeviceName {
+  if (name === 'cpu' || name === 'auto') return
+  if (typeof name !== 'string' || !cudaName.test(name))
+    fail('ERR_CONFIG', `${path}: expected cpu, cuda, cuda:<index> or auto; got ${show(name)}`)
+}
+
+const cudaName = /^cuda(?::(\d{1,3}))?$/
+
 /**
  * Opens a device.
  *
@@ -109,18 +121,14 @@ function autoDevice(): Device {
  * @throws {DidrError} (as a rejection) ERR_BACKEND when a CUDA device is asked for and cannot be had, saying which of
  *   module, driver, version or device is missing; ERR_CONFIG for another name.
  */
-export async function device(
-  name: 'cpu' | 'cuda' | `cuda:${number}` | 'auto' = 'auto',
-): Promise<Device> {
+export async function device(name: DeviceName = 'auto'): Promise<Device> {
+  checkDeviceName('name', name)
   if (name === 'cpu') return cpuDevice()
   if (name === 'auto') {
     auto ??= autoDevice()
     return auto
   }
-  const cuda = typeof name === 'string' ? /^cuda(?::(\d{1,3}))?$/.exec(name) : null
-  if (cuda === null)
-    fail('ERR_CONFIG', `name: expected cpu, cuda, cuda:<index> or auto; got ${show(name)}`)
-  return cudaDevice(Number(cuda[1] ?? 0))
+  return cudaDevice(Number(cudaName.exec(name)?.[1] ?? 0))
 }
 
 /**

@@ -26,6 +26,7 @@ import type { TextToImage } from '../models/text-to-image.js'
 import { loadZImage } from '../models/z-image.js'
 import { lora } from '../nn/lora.js'
 import { type LoadedReward, type NamedPart, named } from '../rewards/named.js'
+import { checkDeviceName, type Device, type DeviceName, device } from '../tensor/device.js'
 import { concat } from '../tensor/layout.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { ShuffledBatches } from './batches.js'
@@ -78,6 +79,8 @@ export interface AlignConfig {
   clip: string
   /** Of all draws. */
   seed: number
+  /** Where it runs. On the CPU, the default, a seed gives the same bits on every machine. */
+  device: DeviceName
   steps: number
   batchSize: number
 
@@ -134,6 +137,7 @@ const defaults: Omit<AlignConfig, Free> = {
   zImage: { embeddings: '', base: '', size: 1024, checkpointing: true },
   clip: 'embedded',
   seed: 1,
+  device: 'cpu',
   steps: 180,
   batchSize: 24,
   objective: 'didr',
@@ -219,6 +223,7 @@ export function resolveAlignConfig(given: Partly<AlignConfig> = {}): AlignConfig
     times: (times as TimeSampling | undefined) ?? free.times,
   }
   checkInteger('config.seed', config.seed, 0, 2 ** 40)
+  checkDeviceName('config.device', config.device)
   checkInteger('config.steps', config.steps, 1)
   checkInteger('config.batchSize', config.batchSize, 1, 2 ** 20)
   return config
@@ -295,9 +300,10 @@ async function load(
   const { assistantSteps, assistantWeighting, rewardEvery, klWindow, noOpAfter } = config
   const made: Partial<Parts> = {}
   try {
-    made.source = await loadSource(config)
+    const on = await device(config.device)
+    made.source = await loadSource(config, on)
     const { model } = made.source
-    if (config.zImage.base !== '') made.base = await loadZImageAt(config.zImage.base, config)
+    if (config.zImage.base !== '') made.base = await loadZImageAt(config.zImage.base, config, on)
     const base = made.base ?? model
     made.generator =
       config.generator === 'teacher'
@@ -307,7 +313,7 @@ async function load(
       config.lora.assistant.rank === 0
         ? copyOf(model)
         : lora(model.transformer, { ...config.lora.assistant, seed: seeds.assistant })
-    made.reward = await named(config.rewards, { clip: config.clip })
+    made.reward = await named(config.rewards, { clip: config.clip, device: on })
     made.didr = createDidr({
       generator: made.generator,
       teacher: model.transformer,
@@ -353,10 +359,10 @@ async function isFolder(file: string): Promise<boolean> {
 }
 
 /** The teacher, frozen, with its prompts. */
-async function loadSource(config: AlignConfig): Promise<Source> {
+async function loadSource(config: AlignConfig, on: Device): Promise<Source> {
   if (!(await isFolder(config.teacher))) {
     const prompts = await readPrompts(embeddedOr('prompts', config.prompts))
-    const model = await loadNanoZImage(embeddedOr('teacher', config.teacher))
+    const model = await loadNanoZImage(embeddedOr('teacher', config.teacher), { device: on })
     model.setTrainable(false)
     return {
       model,
@@ -371,9 +377,9 @@ async function loadSource(config: AlignConfig): Promise<Source> {
       'ERR_CONFIG',
       'config.zImage.embeddings: needed where the teacher is a folder: see docs/z-image.md',
     )
-  const captions = await loadCaptionEmbeddings(config.zImage.embeddings)
+  const captions = await loadCaptionEmbeddings(config.zImage.embeddings, { device: on })
   try {
-    const model = await loadZImageAt(config.teacher, config)
+    const model = await loadZImageAt(config.teacher, config, on)
     return {
       model,
       prompts: captions.prompts,
@@ -394,8 +400,9 @@ async function loadSource(config: AlignConfig): Promise<Source> {
 async function loadZImageAt(
   folder: string,
   { zImage: { size, checkpointing } }: AlignConfig,
+  on: Device,
 ): Promise<TextToImage & { dispose(): void }> {
-  const zImage = await loadZImage(folder, { checkpointing })
+  const zImage = await loadZImage(folder, { checkpointing, device: on })
   for (const network of [zImage.transformer, zImage.autoencoder]) network.setTrainable(false)
   try {
     return { ...zImage.sized({ height: size, width: size }), dispose: () => zImage.dispose() }

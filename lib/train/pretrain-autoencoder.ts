@@ -12,6 +12,7 @@ import {
   saveAutoencoderKL,
 } from '../models/autoencoder-kl.js'
 import { mse } from '../nn/functional.js'
+import { type Device, device } from '../tensor/device.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import { concat } from '../tensor/layout.js'
 import { tidy } from '../tensor/scope.js'
@@ -78,7 +79,8 @@ export async function pretrainAutoencoder(
   const images = await loadCaptionedImages(config.data, { size: config.imageSize })
   const { kept } = images.split
 
-  using model = autoencoderKL(modelConfig(config), { seed: seeds.weights })
+  const on = await device(config.device)
+  using model = autoencoderKL(modelConfig(config), { seed: seeds.weights, device: on })
   using optimizer = optimizerFor(model.parameters(), config)
   const rate = rateFor(config)
   await using run = await TrainingRun.open(out, {
@@ -97,7 +99,10 @@ export async function pretrainAutoencoder(
       const chosen = batches.at(step)
       using x = images.batch(
         chosen.map((i) => kept[i] as number),
-        { placements: chosen.map((_, i) => ({ dx: moved(2 * i), dy: moved(2 * i + 1) })) },
+        {
+          placements: chosen.map((_, i) => ({ dx: moved(2 * i), dy: moved(2 * i + 1) })),
+          device: on,
+        },
       ) as Tensor<FloatDType>
 
       // |x̂ - x| + (x̂ - x)² and KL(q(z|x) ‖ N(0, I)), as means over elements.
@@ -114,9 +119,9 @@ export async function pretrainAutoencoder(
       optimizer.zeroGrad()
       return { loss: value, gradNorm }
     },
-    { preview: (file) => preview(model, images, file) },
+    { preview: (file) => preview(model, images, on, file) },
   )
-  if (finished) await saveNormalized(model, images, path.join(out, 'autoencoder.safetensors'))
+  if (finished) await saveNormalized(model, images, on, path.join(out, 'autoencoder.safetensors'))
   return finished
 }
 
@@ -128,14 +133,16 @@ function modelConfig({ model }: PretrainAutoencoderConfig): AutoencoderKLConfig 
 async function saveNormalized(
   model: AutoencoderKL,
   images: CaptionedImages,
+  on: Device,
   file: string,
 ): Promise<void> {
   let [count, sum, squares] = [0, 0, 0]
   const { kept } = images.split
   for (let first = 0; first < kept.length; first += 32) {
-    using mean = tidy(
-      () => model.encode(images.batch(kept.slice(first, first + 32)) as Tensor<FloatDType>).mean,
-    )
+    using mean = tidy(() => {
+      const x = images.batch(kept.slice(first, first + 32), { device: on })
+      return model.encode(x as Tensor<FloatDType>).mean
+    })
     for (const value of await mean.data()) {
       count++
       sum += value
@@ -151,11 +158,16 @@ async function saveNormalized(
 }
 
 /** Sixteen images and, below them, their reconstructions. */
-async function preview(model: AutoencoderKL, images: CaptionedImages, file: string): Promise<void> {
+async function preview(
+  model: AutoencoderKL,
+  images: CaptionedImages,
+  on: Device,
+  file: string,
+): Promise<void> {
   const { heldOut, kept } = images.split
   const shown = [...heldOut, ...kept].slice(0, 16)
   using grid = tidy(() => {
-    const x = images.batch(shown) as Tensor<FloatDType>
+    const x = images.batch(shown, { device: on }) as Tensor<FloatDType>
     const both = concat([x, model.decode(model.encode(x).mean)])
     return both.mul(0.5).add(0.5) as Tensor<'float32'>
   })

@@ -9,6 +9,7 @@ import { vocabularyOf } from '../models/caption-encoder.js'
 import { type Clip, clip } from '../models/clip.js'
 import { Ema } from '../optim/ema.js'
 import { normal } from '../tensor/create.js'
+import { type Device, device } from '../tensor/device.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -75,7 +76,8 @@ export async function pretrainClip(
 
   const { wordDim, ...shape } = config.model
   const captions = { vocabulary: vocabularyOf(prompts), dim: wordDim }
-  using model = clip({ ...shape, captions }, { seed: seeds.weights })
+  const on = await device(config.device)
+  using model = clip({ ...shape, captions }, { seed: seeds.weights, device: on })
   const parameters = model.parameters()
   using optimizer = optimizerFor(parameters, config)
   const rate = rateFor(config)
@@ -98,9 +100,9 @@ export async function pretrainClip(
     using x = tidy(() => {
       const clean = images.batch(
         chosen.map((i) => kept[i] as number),
-        { placements },
+        { placements, device: on },
       )
-      const noise = normal(clean.shape, { seed: seeds.noise, offset: step })
+      const noise = normal(clean.shape, { seed: seeds.noise, offset: step, device: on })
       return clean.addScaled(noise, (chance as number) * augment.noise) as Float
     })
     const { value } = valueAndGrad(() =>
@@ -118,8 +120,8 @@ export async function pretrainClip(
   ema.swap()
   await model.save(path.join(out, 'clip.safetensors'))
   return {
-    kept: await retrievalAccuracy(model, images, kept),
-    heldOut: await retrievalAccuracy(model, images, heldOut),
+    kept: await retrievalAccuracy(model, images, on, kept),
+    heldOut: await retrievalAccuracy(model, images, on, heldOut),
   }
 }
 
@@ -138,6 +140,7 @@ function placementOf(
 async function retrievalAccuracy(
   model: Clip,
   images: CaptionedImages,
+  on: Device,
   indices: readonly number[],
 ): Promise<number> {
   const captions = indices.map((i) => images.prompts[i] as string)
@@ -146,7 +149,8 @@ async function retrievalAccuracy(
   let right = 0
   for (let first = 0; first < indices.length; first += 64) {
     using nearest = tidy(() => {
-      const seen = model.encodeImages(images.batch(indices.slice(first, first + 64)) as Float)
+      const x = images.batch(indices.slice(first, first + 64), { device: on })
+      const seen = model.encodeImages(x as Float)
       return seen.matmul(read, { transB: true }).argMax(1)
     })
     for (const [row, found] of (await nearest.data()).entries())

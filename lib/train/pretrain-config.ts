@@ -5,6 +5,7 @@ import { checkFinite, checkInteger } from '../checks.js'
 import { fail } from '../errors.js'
 import { AdamW } from '../optim/adamw.js'
 import { cosine, type LearningRateSchedule } from '../optim/schedules.js'
+import { checkDeviceName, type DeviceName } from '../tensor/device.js'
 import type { Progress } from './run.js'
 
 /** AdamW in the configuration of a pretraining run. */
@@ -27,6 +28,8 @@ export interface PretrainConfig {
   imageSize: number
   /** Of all draws. */
   seed: number
+  /** Where it runs. On the CPU, the default, a seed gives the same bits on every machine. */
+  device: DeviceName
   steps: number
   batchSize: number
   optimizer: OptimizerConfig
@@ -51,6 +54,7 @@ export const pretrainDefaults: PretrainConfig = {
   data: '',
   imageSize: 64,
   seed: 1,
+  device: 'cpu',
   steps: 3000,
   batchSize: 32,
   optimizer: { lr: 1e-3, betas: [0.9, 0.99], weightDecay: 0.01, maxNorm: 1, warmup: 100 },
@@ -63,6 +67,7 @@ export function checkPretrainConfig(config: PretrainConfig): void {
   if (config.data === '') fail('ERR_CONFIG', 'config.data: expected the path of a folder')
   checkInteger('config.imageSize', config.imageSize, 1, 4096)
   checkInteger('config.seed', config.seed, 0, 2 ** 40)
+  checkDeviceName('config.device', config.device)
   checkInteger('config.steps', config.steps, 1)
   checkInteger('config.batchSize', config.batchSize, 1, 2 ** 20)
   checkInteger('config.optimizer.warmup', config.optimizer.warmup, 0)

@@ -17,6 +17,7 @@ import { type NanoZImage, nanoZImage } from '../models/nano-z-image.js'
 import type { S3DiT } from '../models/s3dit.js'
 import { Ema } from '../optim/ema.js'
 import { tensor } from '../tensor/create.js'
+import { device } from '../tensor/device.js'
 import type { FloatDType } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { ShuffledBatches } from './batches.js'
@@ -184,7 +185,8 @@ async function newModel(
   prompts: readonly string[],
   seed: number,
 ): Promise<NanoZImage> {
-  using autoencoder = await loadAutoencoderKL(config.autoencoder)
+  const on = await device(config.device)
+  using autoencoder = await loadAutoencoderKL(config.autoencoder, { device: on })
   const model = nanoZImage(
     {
       imageSize: config.imageSize,
@@ -192,7 +194,7 @@ async function newModel(
       transformer: { ...config.model, in_channels: autoencoder.config.latent_channels },
       captions: { vocabulary: vocabularyOf(prompts), dim: config.model.cap_feat_dim },
     },
-    { seed },
+    { seed, device: on },
   )
   model.autoencoder.loadState(autoencoder.state())
   model.autoencoder.setTrainable(false)
@@ -223,11 +225,12 @@ async function allLatents(
   images: CaptionedImages,
 ): Promise<{ batch(indices: readonly number[]): Float }> {
   const { kept } = images.split
+  const { device } = model
   const shape = model.latentShape(1).slice(1)
   const size = shape.reduce((product, length) => product * length, 1)
   const values = new Float32Array(kept.length * size)
   for (let first = 0; first < kept.length; first += 32) {
-    using x = images.batch(kept.slice(first, first + 32)) as Float
+    using x = images.batch(kept.slice(first, first + 32), { device }) as Float
     using encoded = model.encode(x)
     values.set(await encoded.data(), first * size)
   }
@@ -236,7 +239,7 @@ async function allLatents(
       const chosen = new Float32Array(indices.length * size)
       for (const [row, i] of indices.entries())
         chosen.set(values.subarray(i * size, (i + 1) * size), row * size)
-      return tensor(chosen, { shape: [indices.length, ...shape] }) as Float
+      return tensor(chosen, { shape: [indices.length, ...shape], device }) as Float
     },
   }
 }

@@ -5,7 +5,7 @@ import { checkBoolean, checkInteger, checkOptions } from '../checks.js'
 import { differences } from '../differences.js'
 import { DidrError, fail, show } from '../errors.js'
 import { failIO, linkAtomically, makeFolder, writeAtomically } from '../io/files.js'
-import { loadSafetensors, saveSafetensors } from '../io/safetensors.js'
+import { inspectSafetensors, loadSafetensors, saveSafetensors } from '../io/safetensors.js'
 import type { Module } from '../nn/module.js'
 import type { OptimState } from '../optim/parameters.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -17,8 +17,9 @@ import { EventWriter } from './tensorboard.js'
 
 /** Something a checkpoint holds: an optimiser, averages, or a module through {@link moduleState}. */
 export interface Checkpointed {
-  /** Living tensors, which do not change before they are written, and plain JSON. */
+  /** Living tensors, all of one device, which do not change before they are written, and plain JSON. */
   state(): OptimState<unknown>
+  /** Goes on from a state, whose tensors are on the device that those of {@link state} are on. */
   load(state: OptimState<never>): void | Promise<void>
 }
 
@@ -48,7 +49,14 @@ export interface TrainingRunOptions {
   /** What is trained, for messages: a folder of another kind is refused. */
   kind: string
   /** The resolved configuration, plain JSON. */
-  config: { steps: number; checkpointEvery: number; keepCheckpoints: number; previewEvery: number }
+  config: {
+    steps: number
+    checkpointEvery: number
+    keepCheckpoints: number
+    previewEvery: number
+    /** Where the parts are, for those who read the folder. */
+    device?: string
+  }
   /** By name, without dots. */
   parts: Readonly<Record<string, Checkpointed>>
   /** Go on from the last checkpoint if there is one. Without it a folder that has a run is refused. Default false. */
@@ -112,7 +120,7 @@ export class TrainingRun {
   /**
    * Makes the folder, or resumes what is in it. The folder is this run's until {@link train} or {@link close} ends.
    * @throws {DidrError} (as a rejection) ERR_CONFIG if there is a run and it is not to be resumed, or it has another
-   *   configuration (in other fields than `steps` and the intervals), or a process has the folder; ERR_IO; ERR_FORMAT for
+   *   configuration (in other fields than `steps`, `device` and the intervals), or a process has the folder; ERR_IO; ERR_FORMAT for
    *   a checkpoint that is none
    */
   static async open(folder: string, options: TrainingRunOptions): Promise<TrainingRun> {
@@ -321,9 +329,9 @@ export class TrainingRun {
   }
 
   async #checkConfig(): Promise<void> {
-    // How long a run goes on and what it leaves behind may change; what it computes may not.
+    // How long a run goes on, where, and what it leaves behind may change; what it computes may not.
     const fixed = (config: object) => {
-      const { steps, checkpointEvery, keepCheckpoints, previewEvery, ...rest } =
+      const { steps, checkpointEvery, keepCheckpoints, previewEvery, device, ...rest } =
         config as TrainingRunOptions['config']
       return rest
     }
@@ -362,32 +370,25 @@ export class TrainingRun {
 
   async #load(file: string): Promise<void> {
     const { kind, parts } = this.#options
-    const { tensors, metadata } = await loadSafetensors(file)
+    const { tensors: stored, metadata } = await inspectSafetensors(file)
     try {
       const { checkpoint, step, settings, best } = JSON.parse(metadata.didr ?? '{}')
       if (checkpoint !== kind)
         fail('ERR_FORMAT', `${file}: expected a checkpoint of ${kind}, got ${show(checkpoint)}`)
-      const byPart = new Map<string, Record<string, Tensor>>(
-        Object.keys(parts).map((part) => [part, {}]),
-      )
-      for (const [name, tensor] of Object.entries(tensors)) {
-        const [part, ...rest] = name.split('.')
-        const state = byPart.get(part as string)
-        if (state === undefined) return fail('ERR_FORMAT', `${file}: ${name}: of no part here`)
-        state[rest.join('.')] = tensor
+      const byPart = new Map<string, string[]>(Object.keys(parts).map((part) => [part, []]))
+      for (const name of Object.keys(stored)) {
+        const names = byPart.get(name.slice(0, name.indexOf('.')))
+        if (names === undefined) return fail('ERR_FORMAT', `${file}: ${name}: of no part here`)
+        names.push(name)
       }
-      for (const [part, held] of Object.entries(parts)) {
-        const state = { tensors: byPart.get(part) ?? {}, settings: settings[part] }
-        await held.load(state as OptimState<never>)
-      }
+      for (const [part, names] of byPart)
+        await loadPart(file, part, names, parts[part] as Checkpointed, settings[part])
       if (best !== undefined) this.#tracker?.load(best)
       this.step = step
       this.#savedStep = step
     } catch (error) {
       if (error instanceof DidrError) throw error
       fail('ERR_FORMAT', `${file}: not a checkpoint: ${(error as Error).message}`, { cause: error })
-    } finally {
-      for (const tensor of Object.values(tensors)) tensor.dispose()
     }
   }
 
@@ -410,6 +411,30 @@ export class TrainingRun {
     } catch (error) {
       failIO('written', this.#metricsFile, error)
     }
+  }
+}
+
+/** Gives a part what a checkpoint has of it, on the part's own device. */
+async function loadPart(
+  file: string,
+  part: string,
+  names: readonly string[],
+  held: Checkpointed,
+  settings: unknown,
+): Promise<void> {
+  const [own] = Object.values(held.state().tensors)
+  const place = own === undefined ? {} : { device: own.device }
+  const { tensors } = await loadSafetensors(file, { names, ...place })
+  try {
+    const state = {
+      tensors: Object.fromEntries(
+        Object.entries(tensors).map(([name, tensor]) => [name.slice(part.length + 1), tensor]),
+      ),
+      settings,
+    }
+    await held.load(state as OptimState<never>)
+  } finally {
+    for (const tensor of Object.values(tensors)) tensor.dispose()
   }
 }
 

@@ -8,6 +8,7 @@ import { AdamW } from '../optim/adamw.js'
 import { cosine } from '../optim/schedules.js'
 import { quadratic } from '../rewards/quadratic.js'
 import { normal } from '../tensor/create.js'
+import { cpuDevice, type Device } from '../tensor/device.js'
 import { tidy } from '../tensor/scope.js'
 import type { Tensor } from '../tensor/tensor.js'
 
@@ -43,17 +44,21 @@ export function ringProblem(beta: number): RingProblem {
 export interface RingGenerator {
   network: Mlp
   generator: Generator
+  device: Device
 }
 
 /** x0 = network(z); the network has no use for a time. */
-export function ringGenerator(seed: number, { schedule }: RingProblem): RingGenerator {
-  const network = mlp({ size: 2, time: 'none', seed })
-  return { network, generator: oneStep(network, { schedule, sampleShape: [2] }) }
+export function ringGenerator(
+  seed: number,
+  { schedule }: RingProblem,
+  device: Device = cpuDevice(),
+): RingGenerator {
+  const network = mlp({ size: 2, time: 'none', seed, device })
+  return { network, generator: oneStep(network, { schedule, sampleShape: [2] }), device }
 }
 
-const pairs = 1 << 15
+const mostPairs = 1 << 15
 const odeSteps = 40
-const batch = 512
 const learningRate = 2e-3
 
 /**
@@ -61,11 +66,13 @@ const learningRate = 2e-3
  * probability-flow ODE from there, which the closed-form teacher integrates in DDIM steps evenly spaced in log-SNR.
  */
 export async function distil(
-  { network, generator }: RingGenerator,
+  { network, generator, device }: RingGenerator,
   { reference, schedule }: RingProblem,
-  { steps, seed }: { steps: number; seed: number },
+  { steps, seed, batch = 512 }: { steps: number; seed: number; batch?: number },
 ): Promise<void> {
-  using noise = normal([pairs, 2], { seed, offset: 0 }) as Float32
+  if (steps === 0) return
+  const pairs = Math.min(mostPairs, steps * batch)
+  using noise = normal([pairs, 2], { seed, offset: 0, device }) as Float32
   using ends = noGrad(() => tidy(() => flowEnds(noise, reference, schedule)))
   using optimizer = new AdamW(network.parameters(), { lr: learningRate, weightDecay: 0 })
   const scale = cosine({ steps })

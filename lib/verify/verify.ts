@@ -6,10 +6,11 @@ import { createDidr, type Didr } from '../didr/didr.js'
 import type { DrsOptions } from '../didr/drs-config.js'
 import type { Weighting } from '../didr/integral-kl.js'
 import { didrStep } from '../didr/step.js'
-import { fail } from '../errors.js'
+import { fail, show } from '../errors.js'
 import type { GaussianMixture } from '../models/gaussian-mixture.js'
 import { mlp } from '../models/mlp.js'
 import { normal } from '../tensor/create.js'
+import { cpuDevice, Device } from '../tensor/device.js'
 import { tidy } from '../tensor/scope.js'
 import { type Grid, histogramKl, histogramOf, nearestShares, probabilitiesOf } from './histogram.js'
 import { distil, type RingGenerator, type RingProblem, ringGenerator, ringProblem } from './ring.js'
@@ -51,6 +52,10 @@ export interface VerifyOptions {
   curveEvery?: number
   /** Keep the samples of the last measurement. Default false. */
   keepSamples?: boolean
+  /** Samples that a measurement takes. With fewer, the histogram resolves less. Default 100000. */
+  measuredSamples?: number
+  /** Where the generator is trained. Default: the CPU. */
+  device?: Device
   /** Called now and then with the steps done. */
   onProgress?: (step: number, steps: number) => void
 }
@@ -87,7 +92,6 @@ export interface VerifyReport extends Measurement {
 }
 
 const grid: Grid = { cells: 64, extent: 3.6 }
-const measuredSamples = 100_000
 /** Updates over which the generator's learning rate grows: the assistant has to learn the start first. */
 const warmup = 100
 /** Of generator and assistant, AdamW with betas 0 and 0.99. */
@@ -98,21 +102,28 @@ const measurementSeed = 0x5eed
 /** Measures distributions in the plane against a problem's closed forms. */
 class RingMeasure {
   readonly #problem: RingProblem
+  readonly #samples: number
   readonly #target: Float64Array
   readonly #reference: Float64Array
 
-  private constructor(problem: RingProblem, target: Float64Array, reference: Float64Array) {
+  private constructor(
+    problem: RingProblem,
+    samples: number,
+    target: Float64Array,
+    reference: Float64Array,
+  ) {
     this.#problem = problem
+    this.#samples = samples
     this.#target = target
     this.#reference = reference
   }
 
-  static async of(problem: RingProblem): Promise<RingMeasure> {
+  static async of(problem: RingProblem, samples: number): Promise<RingMeasure> {
     const [target, reference] = await Promise.all([
       probabilitiesOf(problem.target, grid),
       probabilitiesOf(problem.reference, grid),
     ])
-    return new RingMeasure(problem, target, reference)
+    return new RingMeasure(problem, samples, target, reference)
   }
 
   points(points: Float32Array): Measurement {
@@ -136,25 +147,25 @@ class RingMeasure {
   }
 
   async mixture(mixture: GaussianMixture): Promise<Measurement> {
-    using samples = mixture.sample({ count: measuredSamples, seed: measurementSeed })
+    using samples = mixture.sample({ count: this.#samples, seed: measurementSeed })
     return this.points(await samples.data())
   }
-}
 
-async function samplesOf({ generator }: RingGenerator): Promise<Float32Array> {
-  using samples = noGrad(() =>
-    tidy(() => generator.forward(normal([measuredSamples, 2], { seed: measurementSeed }))),
-  )
-  return (await samples.data()) as Float32Array
-}
+  /** A generator's samples. */
+  async samplesOf({ generator, device }: RingGenerator): Promise<Float32Array> {
+    const draw = { seed: measurementSeed, device }
+    using samples = noGrad(() => tidy(() => generator.forward(normal([this.#samples, 2], draw))))
+    return (await samples.data()) as Float32Array
+  }
 
-/** The averages' samples: what a user would keep of the run. */
-async function averagedSamples(didr: Didr, ring: RingGenerator): Promise<Float32Array> {
-  didr.ema?.swap()
-  try {
-    return await samplesOf(ring)
-  } finally {
+  /** The averages' samples: what a user would keep of the run. */
+  async averagedSamples(didr: Didr, ring: RingGenerator): Promise<Float32Array> {
     didr.ema?.swap()
+    try {
+      return await this.samplesOf(ring)
+    } finally {
+      didr.ema?.swap()
+    }
   }
 }
 
@@ -178,10 +189,13 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
     'assistantSteps',
     'curveEvery',
     'keepSamples',
+    'measuredSamples',
+    'device',
     'onProgress',
   ])
   const { objective = 'didr', estimator = 'exact', beta = 1, steps = 2500, seed = 0 } = options
   const { batchSize = 512, assistantSteps = 4, curveEvery = 0, distilSteps = 1500 } = options
+  const { measuredSamples = 100_000, device = cpuDevice() } = options
   checkOneOf('options.objective', objective, objectives)
   checkFinite('options.beta', beta)
   if (beta <= 0) fail('ERR_RANGE', `options.beta: expected a number above 0, got ${beta}`)
@@ -189,16 +203,19 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
   checkInteger('options.distilSteps', distilSteps, 0)
   checkInteger('options.seed', seed, 0)
   checkInteger('options.curveEvery', curveEvery, 0)
+  checkInteger('options.measuredSamples', measuredSamples, 1)
+  if (!(device instanceof Device))
+    fail('ERR_CONFIG', `options.device: expected what device() resolves to, got ${show(device)}`)
   if (typeof estimator === 'string')
     checkOneOf('options.estimator', estimator, Object.keys(ringEstimators))
   const began = performance.now()
   const problem = ringProblem(beta)
-  const measure = await RingMeasure.of(problem)
-  const ring = ringGenerator(seed, problem)
+  const measure = await RingMeasure.of(problem, measuredSamples)
+  const ring = ringGenerator(seed, problem, device)
   using network = ring.network
-  using assistant = mlp({ size: 2, prediction: 'flow', seed: seed + 1 })
+  using assistant = mlp({ size: 2, prediction: 'flow', seed: seed + 1, device })
   await distil(ring, problem, { steps: distilSteps, seed })
-  const start = measure.points(await samplesOf(ring))
+  const start = measure.points(await measure.samplesOf(ring))
   const optimizer = { lr: learningRate, maxNorm: null }
   using didr = createDidr({
     generator: ring.generator,
@@ -224,7 +241,7 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
   for (let step = 1; step <= steps; step++) {
     const { klToTarget } = await didrStep(didr, { batchSize })
     if (step === steps || (curveEvery > 0 && step % curveEvery === 0)) {
-      samples = new Float32Array(await averagedSamples(didr, ring))
+      samples = new Float32Array(await measure.averagedSamples(didr, ring))
       curve.push({ step, klFromScores: klToTarget, ...measure.points(samples) })
     }
     if (step % 50 === 0) options.onProgress?.(step, steps)

@@ -132,6 +132,7 @@ DeviceInfo CudaDevice::info() const {
       {"memoryTotalBytes", std::to_string(info_.totalBytes)},
       {"driverRunsCuda", versionText(library_.versions().driver)},
       {"builtWithCuda", versionText(library_.versions().runtime)},
+      {"matrixProducts", module_.matrixProducts(queue_)},
       {"module", library_.file()},
   };
 }
@@ -173,10 +174,23 @@ void CudaDevice::resetPeak() {
 }
 
 size_t CudaDevice::trim() {
-  CudaFailure ignored;
-  const std::lock_guard lock(queueMutex_);
-  module_.trim(queue_, ignored);
-  return 0;  // CUDA's pool does not say how much it gave back
+  {
+    CudaFailure ignored;
+    const std::lock_guard lock(queueMutex_);
+    module_.trim(queue_, ignored);
+  }
+  std::multimap<size_t, void*> staging;
+  {
+    const std::lock_guard lock(completionMutex_);
+    staging.swap(freeStaging_);
+  }
+  // Pinned memory alone: CUDA's pool does not say how much it gave back.
+  size_t bytes = 0;
+  for (const auto& [size, memory] : staging) {
+    module_.releaseHost(memory);
+    bytes += size;
+  }
+  return bytes;
 }
 
 Status CudaDevice::takeStaging(size_t bytes, Completion& completion) {

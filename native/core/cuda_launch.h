@@ -24,12 +24,15 @@ namespace didr {
 
 inline constexpr int kWarpThreads = 32;
 
+class Cublas;  // native/cuda/cublas.h
+
 // What a launcher may use besides its arguments. The first error stays, and nothing is launched after it.
 struct CudaContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
   cudaError_t error = cudaSuccess;
   const char* failedAt = nullptr;
+  const Cublas* cublas = nullptr;
 
   void check(const char* what, cudaError_t result) {
     if (result == cudaSuccess || error != cudaSuccess) return;

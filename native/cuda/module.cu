@@ -5,6 +5,7 @@
 #include <new>
 
 #include "native/core/cuda_launch.h"
+#include "native/cuda/cublas.h"
 #include "native/cuda/module.h"
 #include "native/ops/op_headers.h"
 #include "native/ops/op_table.h"
@@ -21,6 +22,7 @@ struct CudaQueue {
   int device;
   int multiprocessors;
   cudaStream_t stream;
+  Cublas cublas;
 };
 
 struct CudaEvent {
@@ -161,13 +163,14 @@ bool createQueue(int device, CudaQueue*& queue, CudaFailure& failure) {
       !check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keepAll),
              "memory pool", failure))
     return false;
-  CudaQueue made = {device, info.multiprocessors, nullptr};
-  if (!check(cudaStreamCreateWithFlags(&made.stream, cudaStreamNonBlocking), "creating a stream",
+  cudaStream_t stream = nullptr;
+  if (!check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream",
              failure))
     return false;
-  queue = new (std::nothrow) CudaQueue(made);
+  queue =
+      new (std::nothrow) CudaQueue{device, info.multiprocessors, stream, Cublas(stream, onHost)};
   if (queue != nullptr) return true;
-  cudaStreamDestroy(made.stream);
+  cudaStreamDestroy(stream);
   return fail(failure, Code::kOutOfMemory, "creating a stream");
 }
 
@@ -175,9 +178,12 @@ void destroyQueue(CudaQueue* queue) {
   if (queue == nullptr) return;
   cudaSetDevice(queue->device);
   cudaStreamSynchronize(queue->stream);
-  cudaStreamDestroy(queue->stream);
+  const cudaStream_t stream = queue->stream;
   delete queue;
+  cudaStreamDestroy(stream);
 }
+
+const char* matrixProducts(const CudaQueue* queue) { return queue->cublas.description(); }
 
 bool synchronize(CudaQueue* queue, CudaFailure& failure) {
   return use(queue, failure) &&
@@ -239,6 +245,7 @@ bool launch(CudaQueue* queue, int op, const void* arguments, CudaFailure& failur
   CudaContext context;
   context.stream = queue->stream;
   context.multiprocessors = queue->multiprocessors;
+  context.cublas = &queue->cublas;
   kLaunchers[op](arguments, context);
   return check(context.error, context.failedAt, failure);
 }
@@ -287,6 +294,7 @@ constexpr CudaModule kModule = {
     deviceInfo,
     createQueue,
     destroyQueue,
+    matrixProducts,
     synchronize,
     notify,
     allocate,

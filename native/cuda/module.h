@@ -18,7 +18,7 @@
 namespace didr {
 
 // Changes with this file.
-inline constexpr int kCudaModuleVersion = 1;
+inline constexpr int kCudaModuleVersion = 2;
 
 // Codes: kBackend (something is missing or broken; the message says which of driver, device, module or version, or which
 // kernel failed), kOutOfMemory, kDevice (no such device).
@@ -63,6 +63,8 @@ struct CudaModule {
 
   bool (*createQueue)(int device, CudaQueue*& queue, CudaFailure& failure);
   void (*destroyQueue)(CudaQueue* queue);  // waits for its work
+  // What makes the matrix products: a cuBLAS and its version, or the own kernel and why.
+  const char* (*matrixProducts)(const CudaQueue* queue);
   // Also where what went wrong during a kernel comes out.
   bool (*synchronize)(CudaQueue* queue, CudaFailure& failure);
   // Calls `function(argument)` on a thread of the driver's after the work so far; it must not call the module.

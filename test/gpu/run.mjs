@@ -1,5 +1,5 @@
 // The CUDA kernels on a real device: the comparisons with the CPU kernels and float64 that run on the host everywhere
-// (test/native/cuda), by the same program, and the times of the fused ops. Where there is no device it says so and ends
+// (test/native/cuda), by the same program; those of the whole package (test/cuda); and the times of the fused ops. Where there is no device it says so and ends
 // with 0: then nothing was tested.
 //
 //   node test/gpu/run.mjs [--elements 16777216]
@@ -53,5 +53,10 @@ const module = join(FOLDER, 'native/cuda/didr_cuda.so')
 const programs = join(FOLDER, 'test/native/cuda')
 console.log('\n-- CUDA kernels on the device against the CPU kernels and float64\n')
 run(join(programs, 'didr_cuda_tests'), [], { env: { ...process.env, DIDR_CUDA_MODULE: module } })
+console.log('\n-- The package on the device against the CPU\n')
+// The stand-in for cuBLAS is for kernels that run on the host.
+run('npx', ['vitest', 'run', 'test/cuda', '--exclude', 'test/cuda/cublas.test.ts'], {
+  env: { ...process.env, DIDR_CUDA_MODULE: module },
+})
 console.log('\n-- Times\n')
 run(join(programs, 'didr_cuda_bench'), [module, values.elements])

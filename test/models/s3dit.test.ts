@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
-  concat,
   device,
   io,
   memory,
@@ -18,11 +17,16 @@ import {
   vjp,
 } from '../../lib/index.js'
 import { checkS3DiTConfig } from '../../lib/models/s3dit-config.js'
-import { expectClose, expectSame, type Golden, golden } from './goldens.js'
+import {
+  expectClose,
+  expectSame,
+  expectTransformerGolden,
+  type Golden,
+  golden,
+  goldenTolerance,
+} from './goldens.js'
 
 type Float = Tensor<'float32'>
-
-const tolerance = 2e-5
 
 const small: models.S3DiTConfig = {
   in_channels: 4,
@@ -65,36 +69,8 @@ describe('the golden file', () => {
 
   for (const checkpointing of [false, true])
     it(`gives its outputs and gradients${checkpointing ? ' with checkpointing' : ''}`, async () => {
-      const { tensors } = file
-      const given = (name: string) => tensors[name] as Float
       model.checkpointing = checkpointing
-      model.zeroGrad()
-      const time = await given('in.t').data()
-      const { value, pullback } = vjp(
-        (x0, x1, cap0, cap1) => {
-          const images = [x0.reshape([4, 8, 12]), x1.reshape([4, 6, 6])] as Float[]
-          const features = concat([cap0, cap1]) as Float
-          return model.transform(images, time, { features, lengths: [5, 37] })
-        },
-        [given('in.x.0'), given('in.x.1'), given('in.cap.0'), given('in.cap.1')],
-      )
-      const shaped = (name: string, like: Tensor) => given(name).reshape(like.shape)
-      for (const i of [0, 1]) {
-        const out = value[i] as Float
-        await expectClose(`out.${i}`, out, shaped(`out.${i}`, out), tolerance)
-      }
-      const gradients = pullback(value.map((out, i) => shaped(`in.grad_out.${i}`, out as Float)))
-      const named = new Map<string, Tensor | undefined>([
-        ...['x.0', 'x.1', 'cap.0', 'cap.1'].map((name, i) => [name, gradients[i]] as const),
-        ...Array.from(
-          model.namedParameters(),
-          ([name, { grad }]) => [`model.${name}`, grad as Tensor | undefined] as const,
-        ),
-      ])
-      const stored = Object.keys(tensors).filter((name) => name.startsWith('grad.'))
-      expect(stored.length).toBe(75)
-      for (const name of stored)
-        await expectClose(name, named.get(name.slice('grad.'.length)), given(name), tolerance)
+      await expectTransformerGolden(model, file)
       model.checkpointing = false
     })
 
@@ -110,7 +86,7 @@ describe('the golden file', () => {
         lengths: [features.shape[0] as number],
       }) as [Float]
       const expected = (tensors[`out.${i}`] as Float).reshape([c, h, w])
-      await expectClose(`sample ${i} alone`, alone, expected, tolerance)
+      await expectClose(`sample ${i} alone`, alone, expected, goldenTolerance)
     }
   })
 })

@@ -1,6 +1,6 @@
 /** A nano Z-Image of 16 by 16 pixels with weights that are noise: new transformers give zeros. */
 import path from 'node:path'
-import { models, uniform } from '../../lib/index.js'
+import { type Device, models, uniform } from '../../lib/index.js'
 
 export const tinyNanoConfig: models.NanoZImageConfig = {
   imageSize: 16,
@@ -17,10 +17,11 @@ export const tinyNanoConfig: models.NanoZImageConfig = {
 
 export const tinyPrompts = ['red heart', 'blue heart', 'red circle', 'blue circle', 'heart']
 
-export function tinyNano(seed = 2): models.NanoZImage {
-  const model = models.nanoZImage(tinyNanoConfig, { seed: 1 })
+/** @param place where it is. Default: the CPU. */
+export function tinyNano(seed = 2, place: { device?: Device } = {}): models.NanoZImage {
+  const model = models.nanoZImage(tinyNanoConfig, { seed: 1, ...place })
   for (const [i, { value }] of model.parameters().entries()) {
-    using noise = uniform(value.shape, { seed, offset: i, low: -0.3, high: 0.3 })
+    using noise = uniform(value.shape, { seed, offset: i, low: -0.3, high: 0.3, ...place })
     value.copyFrom(noise as typeof value)
   }
   return model

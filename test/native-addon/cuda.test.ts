@@ -1,16 +1,8 @@
-import { existsSync } from 'node:fs'
-import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { device } from '../../lib/index.js'
+import { hostModule } from '../cuda/open.js'
 import { runProgram } from '../fixtures/run-program.js'
-
-// The CUDA module with kernels that run on the host, as the native tests build it.
-const out = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../out')
-const hostModule =
-  ['Release', 'native-tests-plain/test/native/cuda']
-    .map((folder) => path.join(out, folder, 'didr_cuda_on_host.so'))
-    .find((file) => existsSync(file)) ?? ''
 
 describe('the cuda device', () => {
   it('that cannot be had is refused, saying which part is missing, and auto falls back', async () => {
@@ -44,10 +36,8 @@ describe('the cuda device', () => {
     }
   })
 
-  it('does what the CPU does, with its kernels run on the host', async (context) => {
-    if (hostModule === '')
-      context.skip('didr_cuda_on_host.so is not built (npm run test:native builds it)')
-    const outcome = await runProgram('cuda.mjs', { env: { DIDR_CUDA_MODULE: hostModule } })
+  it('does what the CPU does, with its kernels run on the host', async () => {
+    const outcome = await runProgram('cuda.mjs', { env: { DIDR_CUDA_MODULE: hostModule() } })
     expect(outcome).toMatchObject({ code: 0, stdout: 'ok\n' })
   })
 })

@@ -100,6 +100,8 @@ describe('verify', () => {
     [{ objective: 'dpo' }, 'ERR_CONFIG', 'options.objective'],
     [{ batch: 3 }, 'ERR_CONFIG', 'options.batch'],
     [{ seed: 0.5 }, 'ERR_RANGE', 'options.seed'],
+    [{ measuredSamples: 0 }, 'ERR_RANGE', 'options.measuredSamples'],
+    [{ device: 'cpu' }, 'ERR_CONFIG', 'options.device'],
   ])('refuses %j', async (options, code, path) => {
     await expect(verify(options as object)).rejects.toMatchObject({
       code,

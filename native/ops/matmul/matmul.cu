@@ -15,8 +15,13 @@
 // activation and the rounding work on vectors of 16 bytes of a row; the same for loads where sizes and addresses allow,
 // element by element where not. Every sum has one order on a given device, whose number of multiprocessors chooses the
 // tile. Bytes: a and b once per column and row of tiles, mostly from the second-level cache; y once.
+//
+// cuBLAS makes the products in our place where the module has found it (native/cuda/cublas.h). It adds neither bias nor
+// activation: after a product in float32 a second kernel does, reading and writing y once more; one in bfloat16 stays here,
+// as it would be rounded twice.
 #include "native/core/cuda_math.h"
 #include "native/core/cuda_mma.h"
+#include "native/cuda/cublas.h"
 #include "native/ops/matmul/gemm.cuda.h"
 #include "native/ops/matmul/matmul.h"
 
@@ -382,6 +387,21 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   }
 }
 
+// --- What cuBLAS leaves to do ---------------------------------------------------------------------------------------
+
+// y = activation(y + bias), a thread for four neighbours of a row; `arguments` with all batches as rows of one.
+__global__ void __launch_bounds__(256)
+    matmulFinishKernel(MatmulArgs arguments, bool vector, int64_t perRow, int64_t count) {
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
+    const int64_t row = i / perRow, column = i % perRow * 4, left = arguments.n - column;
+    const VectorPart part = {0, left < 4 ? static_cast<int>(left) : 4, vector && left >= 4};
+    float x[4];
+    loadPart(static_cast<const float*>(arguments.y) + row * arguments.n + column, part, x);
+    finishVector<float>(arguments, vector, 0, row, column, x);
+  }
+}
+
 // --- Launches -------------------------------------------------------------------------------------------------------
 
 bool isAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -411,10 +431,28 @@ bool launchIfFilled(Kernel kernel, int64_t least, const MatmulArgs& arguments,
   return true;
 }
 
+bool launchCublas(const MatmulArgs& arguments, CudaContext& context) {
+  const bool finishes = arguments.bias != nullptr || arguments.activation != Activation::kNone;
+  if (context.cublas == nullptr || (finishes && arguments.dtype != DType::kFloat32)) return false;
+  if (!context.cublas->multiply(arguments, context)) return false;
+  if (!finishes) return true;
+  MatmulArgs rest = arguments;
+  rest.m = arguments.m * arguments.batch;
+  rest.batch = 1;
+  rest.alpha = 1;
+  rest.beta = 0;
+  constexpr int kThreads = 256;
+  const int64_t perRow = (rest.n + 3) / 4, count = rest.m * perRow;
+  context.launch("matmul", matmulFinishKernel, context.gridStrideBlocks(count, kThreads), kThreads,
+                 rest, layoutsOf(arguments).vectorY, perRow, count);
+  return true;
+}
+
 }  // namespace
 
 void matmulCuda(const MatmulArgs& arguments, CudaContext& context) {
   if (arguments.m == 0 || arguments.n == 0 || arguments.batch == 0) return;
+  if (launchCublas(arguments, context)) return;
   // Larger tiles read less; fewer tiles than multiprocessors leave some idle.
   const int64_t filled = context.multiprocessors;
   if (arguments.dtype == DType::kFloat32) {

@@ -280,6 +280,12 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
   return enqueue(stream, [=] { function(argument); });
 }
 
+// For a stand-in of a CUDA library, which is a shared object of its own (fake_cublas.cc): work of its in order on a stream.
+extern "C" __attribute__((visibility("default"))) void didr_cuda_on_host_enqueue(
+    cudaStream_t stream, cudaHostFn_t function, void* argument) {
+  cudaLaunchHostFunc(stream, function, argument);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new HostEvent;
   return cudaSuccess;
