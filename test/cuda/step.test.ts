@@ -146,7 +146,9 @@ describe('a tiny Z-Image', () => {
     const images: Tensor[] = []
     try {
       for (const { generator, teacher } of [own, there]) {
-        images.push(generator.generate(tinyPrompts.slice(0, 2), { seed: 1 }) as Tensor)
+        const captions = teacher.encodePrompts(tinyPrompts.slice(0, 2))
+        images.push(generator.generate(captions, { seed: 1 }) as Tensor)
+        captions.features.dispose()
         images.push((await teacher.generate(['blue heart'], { steps: 2 })) as Tensor)
       }
       const [oneStep, several, oneStepThere, severalThere] = images
