@@ -8,9 +8,10 @@
 //             there
 //   --write   writes the method's own kernels between README.md's `kernels` markers, and all of them to docs/kernels.md
 //   --arch    compute capabilities; default DIDR_CUDA_REPORT_ARCHITECTURES, else all that the module is built for
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -24,13 +25,16 @@ const END = '<!-- kernels:end -->'
 // As in native/cuda/CMakeLists.txt.
 const NVCC_FLAGS = ['-std=c++20', '-O3', '-fmad=false', `-I${ROOT}`]
 
-function compile(nvcc, file, extra) {
-  const result = spawnSync(nvcc, [...NVCC_FLAGS, ...extra, file], { encoding: 'utf8' })
-  if (result.error) throw result.error
-  if (result.status !== 0) {
-    throw new Error(`nvcc ${relative(ROOT, file)}:\n${result.stdout}${result.stderr}`)
-  }
-  return result.stdout + result.stderr
+async function compile(nvcc, file, extra) {
+  const child = spawn(nvcc, [...NVCC_FLAGS, ...extra, file], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let log = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text) => {
+      log += text
+    })
+  const [status] = await once(child, 'close')
+  if (status !== 0) throw new Error(`nvcc ${relative(ROOT, file)}:\n${log}`)
+  return log
 }
 
 // Mangled name -> readable name: the kernel and its template arguments, without namespaces and parameters.
@@ -130,7 +134,7 @@ function toolkitInclude(nvcc) {
   return found[1].trim()
 }
 
-function inspect(nvcc, architectures, folder) {
+async function inspect(nvcc, architectures, folder) {
   const listed = JSON.parse(readFileSync(join(ROOT, 'native/cuda/kernels.json'), 'utf8')).kernels
   const problems = []
   const kernels = []
@@ -140,13 +144,24 @@ function inspect(nvcc, architectures, folder) {
     .sort()
     .map((name) => join(ops, name))
   const generate = architectures.flatMap((a) => ['-gencode', `arch=compute_${a},code=sm_${a}`])
+  // A file at a time for each core; what they say is looked at in their order.
+  const compiled = new Map()
+  const waiting = sources.map((source, i) => ({ source, name: join(folder, `kernels-${i}`) }))
+  const work = async () => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const { source, name } = next
+      const log = await compile(nvcc, source, [
+        ...generate,
+        ...['-Xptxas', '-v,-warn-spills', '-c', '-o', `${name}.o`],
+      ])
+      const ptx = ['-ptx', '-o', `${name}.ptx`]
+      await compile(nvcc, source, [`-arch=compute_${architectures.at(-1)}`, ...ptx])
+      compiled.set(source, { log, ptxFile: `${name}.ptx` })
+    }
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, work))
   for (const source of sources) {
-    const log = compile(nvcc, source, [
-      ...generate,
-      ...['-Xptxas', '-v,-warn-spills', '--threads', '2', '-c', '-o', join(folder, 'kernels.o')],
-    ])
-    const ptxFile = join(folder, 'kernels.ptx')
-    compile(nvcc, source, [`-arch=compute_${architectures.at(-1)}`, '-ptx', '-o', ptxFile])
+    const { log, ptxFile } = compiled.get(source)
     const resources = parseResources(log)
     const names = readableNames([...new Set(resources.map((r) => r.mangled))])
     for (const [mangled, entry] of parsePtx(readFileSync(ptxFile, 'utf8'))) {
@@ -257,7 +272,7 @@ function writeTables(kernels, architectures, version) {
   )
 }
 
-function main() {
+async function main() {
   const { values } = parseArgs({
     options: {
       check: { type: 'boolean', default: false },
@@ -282,7 +297,7 @@ function main() {
   const version = told.stdout.match(/V([\d.]+)/)?.[1]
   const folder = mkdtempSync(join(tmpdir(), 'didr-kernels-'))
   try {
-    const { kernels, problems } = inspect(nvcc, architectures, folder)
+    const { kernels, problems } = await inspect(nvcc, architectures, folder)
     const text = summary(kernels, architectures, version)
     console.log(`# CUDA kernels\n\n${text}\n\n## Registers and shared memory per architecture\n`)
     console.log(perArchitecture(kernels, architectures))
@@ -300,4 +315,4 @@ function main() {
   }
 }
 
-main()
+await main()

@@ -63,7 +63,7 @@ describe('the programs of the README and docs', () => {
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
   it('are there', () => {
-    for (const page of pages.filter((page) => !/troubleshooting/.test(page)))
+    for (const page of pages.filter((page) => !/troubleshooting|kernels/.test(page)))
       expect(
         blocks.some((block) => block.page === page),
         page,

@@ -86,7 +86,11 @@ export async function demo(args: string[]): Promise<number> {
   return 0
 }
 
-async function reportOf(out: string, config: AlignConfig, seconds: number, judged: number) {
+async function reportOf(
+  out: string,
+  config: AlignConfig,
+  { seconds, count: judged, pictures }: { seconds: number; count: number; pictures: number },
+) {
   using teacher = await loadNanoZImage(embeddedFile('teacher'))
   using features = await loadClip(embeddedFile('features'))
   using base = await loadLoraGenerator(embeddedFile('generator'), teacher)
@@ -119,7 +123,7 @@ async function reportOf(out: string, config: AlignConfig, seconds: number, judge
     const few = { ...draw, count: Math.ceil(judged / 4) }
     const beside: Judgement[] = []
     for (const subject of subjects) beside.push(await judge(subject, few))
-    const half = shownPrompts / 2
+    const half = Math.ceil(pictures / 2)
     const shown = [...spread(prompts, half), ...spread(heldOut, half)]
     const columns = await Promise.all(
       subjects.map(async (subject) => picturesOf(await subject.generate(shown, 3), shown)),
@@ -296,6 +300,7 @@ function parsed(args: string[]) {
         steps: text,
         seed: text,
         count: text,
+        pictures: text,
         resume: { type: 'boolean' },
         help: { type: 'boolean' },
       },

@@ -10,7 +10,7 @@ import { temporaryFolder } from '../data/shapes.js'
 import { runCommand } from '../fixtures/run-program.js'
 
 const command = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../dist/cli/main.js')
-const few = ['--steps', '4', '--count', '16']
+const few = ['--steps', '4', '--count', '16', '--pictures', '4']
 
 describe('the demo', () => {
   it('leaves a report of one file, with pictures, plots and what it was made with', async () => {
@@ -23,7 +23,7 @@ describe('the demo', () => {
     const page = await readFile(path.join(out, 'report.html'), 'utf8')
     // Nothing is asked for from elsewhere.
     expect(page).not.toMatch(/(src|href)="(?!data:)/)
-    expect(page.match(/data:image\/png/g)).toHaveLength(3 * 32)
+    expect(page.match(/data:image\/png/g)).toHaveLength(3 * 4)
     expect(page.match(/data:image\/svg\+xml/g)).toHaveLength(4)
     for (const text of [
       '<td>base</td>',

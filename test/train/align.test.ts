@@ -62,10 +62,10 @@ describe('align', () => {
         ...['klToReference', 'assistantLoss', 'drsNorm', 'gradNorm', 'assistantGradNorm'],
       ])
         expect(line[name], name).toBeTypeOf('number')
-    // The reward is the sum of its parts.
+    // The reward is the weighted sum of its parts.
     for (const line of lines)
       expect(line.reward).toBeCloseTo(
-        (line['rewardPart/clip'] as number) + (line['rewardPart/colourfulness'] as number),
+        0.5 * (line['rewardPart/clip'] as number) + (line['rewardPart/colourfulness'] as number),
         5,
       )
     const { tensors } = await io.inspectSafetensors(path.join(out('a'), 'generator.safetensors'))

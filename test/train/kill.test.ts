@@ -159,8 +159,9 @@ describe('didr pretrain', () => {
 describe('didr sample', () => {
   it('says what is missing or wrong', async () => {
     for (const [args, message, expected] of [
-      [[], 'sample: --model is needed', 2],
-      [['--model', '/none', '--prompt', 'b', '--out', 'c.png'], '/none: could not be read', 1],
+      [[], 'sample: --prompt is needed', 2],
+      [['--prompt', 'b'], 'sample: --out is needed', 2],
+      [['--teacher', '/none', '--prompt', 'b', '--out', 'c.png'], '/none: could not be read', 1],
     ] as const) {
       const { code, stderr } = await runCommand(['sample', ...args])
       expect([code, stderr.includes(message)], stderr).toEqual([expected, true])
