@@ -9,46 +9,22 @@ Architecture facts: Tongyi-MAI/Z-Image and diffusers' ZImageTransformer2DModel a
 
 import json
 import math
-import struct
 import sys
 
-import numpy
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import protocol
 
 
 # --- Files -------------------------------------------------------------------------------------------------------------
 
 
 def load_safetensors(path):
-    """Metadata and float32 or int32 tensors of a safetensors file (8 bytes header length, JSON header, data)."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        data = file.read()
-    metadata = header.pop("__metadata__", {})
-    kinds = {"F32": numpy.float32, "I32": numpy.int32}
-    tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        values = numpy.frombuffer(data[begin:end], kinds[entry["dtype"]]).reshape(entry["shape"])
-        tensors[name] = torch.from_numpy(values.copy())
-    return metadata, tensors
-
-
-def save_safetensors(path, tensors):
-    """Float32 tensors, in the order given."""
-    header, chunks, at = {}, [], 0
-    for name, value in tensors.items():
-        chunk = value.detach().float().contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [at, at + len(chunk)]}
-        chunks.append(chunk)
-        at += len(chunk)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + b"".join(chunks))
+    """Metadata and tensors of a safetensors file."""
+    metadata, arrays = protocol.load_safetensors(path)
+    return metadata, {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 # --- MLP ---------------------------------------------------------------------------------------------------------------

@@ -1,26 +1,41 @@
 // What the machine can do: plain C loops that stream the bytes an op has to move, and a plain call of OpenBLAS.
-// Reads lines "task size", answers each with the seconds of one run. Threads by OpenMP (OMP_NUM_THREADS) and by OpenBLAS
-// (OPENBLAS_NUM_THREADS).
+// Reads lines "run TASK SIZE DTYPE REPEATS" (the loops are float32 whatever the dtype), answers each with the seconds of
+// one run. Threads by OpenMP (OMP_NUM_THREADS) and by OpenBLAS (OPENBLAS_NUM_THREADS).
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define STREAMS 8
+#define STREAMS 6
 static float* streams[STREAMS];
-static long allocated = 0;
+static char* arena;
+static size_t arenaBytes;
 
-static void prepare(long size) {
-  if (size == allocated) return;
-  for (int i = 0; i < STREAMS; ++i) {
-    free(streams[i]);
-    streams[i] = aligned_alloc(2 << 20, (size * sizeof(float) + (2 << 20) - 1) / (2 << 20) * (2 << 20));
+// `count` arrays of `size` elements in one piece of memory, which is kept, as pages are dear; each element is touched first
+// by the thread that works on it. The arrays begin at different sets of the caches.
+static void prepare(int count, long size) {
+  static int preparedCount;
+  static long preparedSize;
+  if (count == preparedCount && size == preparedSize) return;
+  const size_t stride = (size * sizeof(float) + 4095) / 4096 * 4096 + 17 * 64;
+  if (count * stride > arenaBytes) {
+    const size_t page = 2 << 20;
+    free(arena);
+    arenaBytes = (count * stride + page - 1) / page * page;
+    arena = aligned_alloc(page, arenaBytes);
+    if (arena == NULL) {
+      fprintf(stderr, "plain.c: no %zu bytes of memory\n", arenaBytes);
+      exit(1);
+    }
   }
-  allocated = size;
-#pragma omp parallel for
-  for (long i = 0; i < size; ++i)
-    for (int s = 0; s < STREAMS; ++s) streams[s][i] = (float)((i * (s + 1)) % 1000) * 1e-3f;
+  for (int s = 0; s < count; ++s) {
+    float* stream = streams[s] = (float*)(arena + s * stride);
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < size; ++i) stream[i] = (float)(i & 1023) * 1e-3f;
+  }
+  preparedCount = count;
+  preparedSize = size;
 }
 
 static double now(void) {
@@ -33,15 +48,25 @@ static double now(void) {
   _Pragma("omp parallel for simd schedule(static)") \
   for (long i = 0; i < size; ++i) body
 
+// How many arrays a task needs; 0 if there is no such task. streamN reads N arrays and writes one.
+static int arrays(const char* task) {
+  if (!strcmp(task, "copy") || !strcmp(task, "scale") || !strcmp(task, "stream1")) return 2;
+  if (!strcmp(task, "triad") || !strcmp(task, "stream2") || !strcmp(task, "matmul")) return 3;
+  if (!strcmp(task, "stream3")) return 4;
+  if (!strcmp(task, "stream4")) return 5;
+  if (!strcmp(task, "stream5")) return 6;
+  return 0;
+}
+
 static void run(const char* task, long size) {
   float *restrict y = streams[0], *restrict a = streams[1], *restrict b = streams[2], *restrict c = streams[3],
         *restrict d = streams[4], *restrict e = streams[5];
-  if (!strcmp(task, "triad")) {
-    LOOP(y[i] = a[i] + 3.0f * b[i];)
-  } else if (!strcmp(task, "add")) {
-    LOOP(y[i] = a[i] + b[i];)
-  } else if (!strcmp(task, "stream1")) {
+  if (!strcmp(task, "copy")) {
+    LOOP(y[i] = a[i];)
+  } else if (!strcmp(task, "scale") || !strcmp(task, "stream1")) {
     LOOP(y[i] = 3.0f * a[i];)
+  } else if (!strcmp(task, "triad")) {
+    LOOP(y[i] = a[i] + 3.0f * b[i];)
   } else if (!strcmp(task, "stream2")) {
     LOOP(y[i] = a[i] + b[i];)
   } else if (!strcmp(task, "stream3")) {
@@ -50,22 +75,28 @@ static void run(const char* task, long size) {
     LOOP(y[i] = a[i] + b[i] + c[i] + d[i];)
   } else if (!strcmp(task, "stream5")) {
     LOOP(y[i] = a[i] + b[i] + c[i] + d[i] + e[i];)
-  } else if (!strcmp(task, "matmul")) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, a, size, b, size, 0, y, size);
   } else {
-    fprintf(stderr, "unknown task %s\n", task);
-    exit(1);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, a, size, b, size, 0, y, size);
   }
 }
 
 int main(void) {
-  char task[64];
-  long size;
-  while (scanf("%63s %ld", task, &size) == 2) {
-    prepare(!strcmp(task, "matmul") ? size * size : size);
-    const double start = now();
-    run(task, size);
-    printf("%.9f\n", now() - start);
+  char task[64], dtype[64];
+  long size, repeats;
+  while (scanf(" run %63s %ld %63s %ld", task, &size, dtype, &repeats) == 4) {
+    const int count = arrays(task);
+    if (count == 0) {
+      printf("error: %s: no such task here\n", task);
+    } else {
+      prepare(count, !strcmp(task, "matmul") ? size * size : size);
+      const double start = now();
+      for (long r = 0; r < repeats; ++r) {
+        run(task, size);
+        // The next repeat is not the same work to the compiler: it may have seen what this one wrote.
+        __asm__ volatile("" ::: "memory");
+      }
+      printf("%.12f\n", (now() - start) / repeats);
+    }
     fflush(stdout);
   }
   return 0;

@@ -1,21 +1,26 @@
-"""The kernels' formulas in eager PyTorch, as a user would write them. Reads lines "task size", answers with seconds."""
+"""Eager PyTorch as a peer: the kernels' formulas as a user would write them, and the training steps."""
 
 import os
-import sys
-import time
 
 import torch
+
+import protocol
+import torch_training
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 torch.manual_seed(0)
 BATCH = 64
-buffers = {}
 
 
-def buffer(name, size):
-    if (name, size) not in buffers:
-        buffers[name, size] = torch.randn(BATCH, size // BATCH)
-    return buffers[name, size]
+def inputs_of(task, size):
+    if task == "matmul":
+        return {name: torch.randn(size, size) for name in ("a", "b")}
+    names = {
+        "perturb": ["x0"],
+        "integralKL": ["xt", "assistant", "teacher", "uncond", "drs"],
+        "denoisingLoss": ["x0", "output", "noise"],
+    }
+    return {name: torch.randn(BATCH, size // BATCH) for name in names[task]}
 
 
 def levels():
@@ -23,15 +28,16 @@ def levels():
     return 1 - t, t
 
 
-def perturb(size):
-    x0 = buffer("x0", size)
+def perturb(inputs):
+    x0 = inputs["x0"]
     alpha, sigma = levels()
-    return alpha * x0 + sigma * torch.randn_like(x0)
+    noise = inputs["noise"] if "noise" in inputs else torch.randn_like(x0)
+    return {"xt": alpha * x0 + sigma * noise}
 
 
-def integral_kl(size):
+def integral_kl(inputs):
     """Flow predictions, guided teacher, diffused reward score; weighting x0."""
-    xt, assistant, teacher, uncond, drs = (buffer(n, size) for n in ("xt", "assistant", "teacher", "uncond", "drs"))
+    xt, assistant, teacher, uncond, drs = (inputs[n] for n in ("xt", "assistant", "teacher", "uncond", "drs"))
     alpha, sigma = levels()
     guided = uncond + 3.0 * (teacher - uncond)
     denoised_assistant = xt - sigma * assistant
@@ -40,36 +46,35 @@ def integral_kl(size):
     grad = difference - sigma**2 / alpha * drs
     target = (alpha / sigma * grad).square().sum(1)
     reference = (alpha / sigma * difference).square().sum(1)
-    return grad, target, reference
+    return {"grad": grad, "target": target, "reference": reference}
 
 
-def denoising_loss(size):
+def denoising_loss(inputs):
     """Flow prediction with the noise kept from the perturbation."""
-    x0, output, noise = (buffer(n, size) for n in ("x0", "output", "noise"))
+    x0, output, noise = (inputs[n] for n in ("x0", "output", "noise"))
     error = output - (noise - x0)
-    loss = error.square().mean(1)
-    return loss, error * (2.0 / size)
+    return {"perSample": error.square().mean(1), "grad": error * (2.0 / x0.numel())}
 
 
-def matmul(size):
-    if ("a", size) not in buffers:
-        buffers["a", size] = torch.randn(size, size)
-        buffers["b", size] = torch.randn(size, size)
-    return buffers["a", size] @ buffers["b", size]
+def without_grad(formula):
+    def run(inputs):
+        with torch.no_grad():
+            return formula(inputs)
+
+    return run
 
 
-tasks = {
+FORMULAS = {
     "perturb": perturb,
     "integralKL": integral_kl,
     "denoisingLoss": denoising_loss,
-    "matmul": matmul,
+    "matmul": lambda inputs: {"c": inputs["a"] @ inputs["b"]},
 }
 
-with torch.no_grad():
-    for line in sys.stdin:
-        name, size = line.split()
-        start = time.perf_counter()
-        result = tasks[name](int(size))
-        seconds = time.perf_counter() - start
-        del result
-        print(f"{seconds:.9f}", flush=True)
+kernels = protocol.Kernels(
+    {name: without_grad(formula) for name, formula in FORMULAS.items()},
+    inputs_of,
+    to_tensor=torch.from_numpy,
+    to_array=lambda value: value.numpy(),
+)
+protocol.serve(kernels, torch_training.TRAININGS, lambda: {"torch": torch.__version__})

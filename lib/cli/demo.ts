@@ -45,13 +45,11 @@ Options:
   --steps <n>      default ${resolveAlignConfig().steps}
   --seed <n>       default 1
   --count <n>      images of each generator that are judged; default 512, of the teacher a quarter
+  --pictures <n>   prompts that the report shows, half of them of held-out combinations; default 32
   --resume         go on from the last checkpoint there
   --help           this text
 
 Ctrl-C saves a checkpoint and stops with code 130; a second one stops at once.`
-
-/** In the pictures of the report: half of them are combinations of words that were held out. */
-const shownPrompts = 32
 
 export async function demo(args: string[]): Promise<number> {
   const values = parsed(args)
@@ -63,6 +61,8 @@ export async function demo(args: string[]): Promise<number> {
   const [steps, seed] = [numberOf('--steps', values.steps), numberOf('--seed', values.seed)]
   const count = numberOf('--count', values.count) ?? 512
   checkInteger('--count', count, 16)
+  const pictures = numberOf('--pictures', values.pictures) ?? 32
+  checkInteger('--pictures', pictures, 2)
   const config = resolveAlignConfig({
     ...(steps === undefined ? {} : { steps }),
     ...(seed === undefined ? {} : { seed }),
@@ -80,7 +80,7 @@ export async function demo(args: string[]): Promise<number> {
   const seconds = (performance.now() - started) / 1000
   console.error('comparing with the base and the teacher')
   const file = path.join(out, 'report.html')
-  const page = reportPage(await reportOf(out, config, seconds, count))
+  const page = reportPage(await reportOf(out, config, { seconds, count, pictures }))
   await writeAtomically(file, (write) => write(Buffer.from(page)))
   console.log(file)
   return 0
