@@ -205,6 +205,10 @@ describe('the page', () => {
       '/live/samples/step-000020.png',
       '/old/done/samples/step-000030.png',
     ])
+    // A click goes to a place on the page, which pictures that are still to come would move.
+    await page.until(
+      `[...document.querySelectorAll('#pictures img')].every((image) => image.complete && image.naturalWidth === 64)`,
+    )
     await page.click('image', 'Samples of live at step 20')
     await page.press('ArrowLeft', 2)
     expect(await text(page, '#step-text')).toBe('15 of 30')
